@@ -1,0 +1,49 @@
+"""Conditional image generation and editing with guidance. This file is the table of contents.
+
+    import guided
+    model = guided.load()
+    images = guided.sample(model, ["cat-face", "heart"], guidance_scale=2.0, seeds=0)
+    guided.save_grid(images, "two.png")
+"""
+
+from guided import levels, losses, networks, openai, presets, samplers
+from guided.checkpoint import load, save
+from guided.data import Batches, Images
+from guided.guidance import Term, cfg, clamp, dynamic_threshold, guide
+from guided.images import read_metadata, save_grid, save_png, to_pil, to_tensor
+from guided.losses import bits_per_dim
+from guided.model import Given, Model
+from guided.noise import SeededNoise
+from guided.objective import Objective
+from guided.samplers import (
+    annealed_langevin,
+    ddim,
+    ddpm,
+    dpm2,
+    dpm2_ancestral,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_2s_ancestral,
+    dpmpp_3m_sde,
+    dpmpp_sde,
+    euler,
+    euler_ancestral,
+    heun,
+    langevin,
+    lms,
+    unipc,
+)
+from guided.sampling import denoiser, last, sample, stream
+from guided.schedule import Schedule, start_at, strength_to_sigma
+from guided.train import train
+from guided.types import Denoiser, NoiseFn, Prediction, State
+
+__version__ = "0.1.0"
+__all__ = [
+    "Batches", "Denoiser", "Given", "Images", "Model", "NoiseFn", "Objective", "Prediction", "Schedule", "SeededNoise",
+    "State", "Term", "annealed_langevin", "bits_per_dim", "cfg", "clamp", "ddim", "ddpm", "denoiser", "dpm2",
+    "dpm2_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s_ancestral", "dpmpp_3m_sde", "dpmpp_sde",
+    "dynamic_threshold", "euler", "euler_ancestral", "guide", "heun", "langevin", "last", "levels", "lms", "load",
+    "losses", "networks", "openai", "presets", "read_metadata", "sample", "samplers", "save", "save_grid", "save_png",
+    "start_at", "stream", "strength_to_sigma", "to_pil", "to_tensor", "train", "unipc",
+]  # fmt: skip

@@ -1,0 +1,238 @@
+"""A checkpoint is a folder: config.json says what the model is, model.safetensors holds its weights. No pickles."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from guided.model import Model
+from guided.networks import Encoder, EncoderConfig, UNet, UNetConfig
+from guided.schedule import Schedule
+
+FORMAT = 1
+WEIGHTS = Path(__file__).parent / "weights"
+"""Where the embedded models lie, a folder each; its name is the name to load it by."""
+DEFAULT = "emoji64"
+
+NETWORKS = {"UNet": (UNet, UNetConfig), "Encoder": (Encoder, EncoderConfig)}
+MODEL_FIELDS = (
+    "parametrization", "channels", "image_size", "learned_range", "patch", "sigma_data", "sigma_min", "sigma_max",
+    "time_scale", "class_names",
+)  # fmt: skip
+PLAIN_SCHEDULES = {
+    "linear": Schedule.linear,
+    "cosine": Schedule.cosine,
+    "scaled-linear": Schedule.scaled_linear,
+    "sigmoid": Schedule.sigmoid,
+}
+
+
+def save(
+    model: Model, folder: str | Path, *, dtype: torch.dtype | None = None, provenance: dict[str, Any] | None = None
+) -> None:
+    """Write a model as a folder of config.json and model.safetensors.
+
+    Args:
+        model: any Model whose network is one of `guided.networks`.
+        folder: made where it is missing; an earlier checkpoint in it is replaced, each file atomically.
+        dtype: of the stored floating-point weights; None keeps them, torch.bfloat16 halves the file.
+        provenance: anything JSON can hold about where the weights come from; a model that was loaded keeps its own.
+    """
+    provenance = provenance if provenance is not None else getattr(model, "provenance", {})
+    config = {"format": FORMAT, "kind": "model", **model_config(model), "provenance": provenance}
+    write_folder(folder, config, model.net, dtype)
+
+
+def load(
+    source: str | Path | None = None, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> Model:
+    """A model from the embedded ones or a checkpoint folder, in eval mode, its parameters frozen.
+
+    Args:
+        source: a name that `guided models` lists, a checkpoint folder or its model.safetensors; None is the default.
+        device: None is the CPU.
+        dtype: what the network's blocks compute in: torch.float32 (None), bfloat16 or float16.
+
+    Raises:
+        FileNotFoundError: there is no such name or folder.
+        ValueError: config.json has an unknown key or does not fit the weights; the first wrong keys are named.
+    """
+    config, tensors = read_folder(find(source or DEFAULT), "model")
+    model = build(config)
+    load_weights(model.net, tensors, str(source or DEFAULT))
+    model.provenance = config["provenance"]
+    model.net.to_torso(dtype or torch.float32)
+    return model.eval().requires_grad_(False).to(check_device(device))
+
+
+def build(config: dict[str, Any]) -> Model:
+    """The Model a config describes, with fresh weights.
+
+    Raises:
+        ValueError: an unknown key, named.
+    """
+    known = {"format", "kind", "provenance", "network", "schedule", "null_class", *MODEL_FIELDS}
+    check_keys(config, known, "config.json")
+    own = {name: config[name] for name in MODEL_FIELDS}
+    return Model(
+        build_network(config["network"]),
+        schedule_from(config["schedule"]),
+        null_class=config["null_class"],
+        **own,
+    )
+
+
+def model_config(model: Model) -> dict[str, Any]:
+    """What `build` needs to make the model again, as plain JSON values."""
+    own = {name: getattr(model, name) for name in MODEL_FIELDS}
+    return {
+        "network": network_config(model.net),
+        "schedule": schedule_config(model.schedule),
+        "null_class": model.null_label is not None,
+        **own,
+    }
+
+
+# ---------------------------------------------------------------------- pieces that classifiers' checkpoints share
+
+
+def network_config(net: nn.Module) -> dict[str, Any]:
+    """{"type": ..., **fields} of a network of `guided.networks`."""
+    for name, (kind, _) in NETWORKS.items():
+        if type(net) is kind:
+            return {"type": name, **asdict(net.config)}
+    raise ValueError(f"only networks of guided.networks can be saved as a folder, got {type(net).__name__}")
+
+
+def build_network(config: dict[str, Any]) -> nn.Module:
+    """The inverse of `network_config`, with fresh weights."""
+    if config.get("type") not in NETWORKS:
+        raise ValueError(f"network type must be one of {', '.join(NETWORKS)}, got {config.get('type')!r}")
+    network, made_of = NETWORKS[config["type"]]
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k != "type"}
+    check_keys(values, {f.name for f in fields(made_of)}, "the network in config.json")
+    return network(made_of(**values))
+
+
+def schedule_config(schedule: Schedule | None) -> dict[str, Any] | None:
+    """{"name": ..., "T": ...}, or the betas themselves for a chain of one's own."""
+    if schedule is None:
+        return None
+    plain = PLAIN_SCHEDULES.get(schedule.name)
+    if plain and len(plain(len(schedule))) == len(schedule) and torch.equal(plain(len(schedule)).beta, schedule.beta):
+        return {"name": schedule.name, "T": len(schedule)}
+    return {"name": "betas", "betas": schedule.beta.tolist()}
+
+
+def schedule_from(config: dict[str, Any] | None) -> Schedule | None:
+    """The inverse of `schedule_config`."""
+    if config is None:
+        return None
+    if config["name"] == "betas":
+        return Schedule.from_betas(config["betas"])
+    if config["name"] not in PLAIN_SCHEDULES:
+        raise ValueError(f"schedule must be one of {', '.join(PLAIN_SCHEDULES)} or betas, got {config['name']!r}")
+    return PLAIN_SCHEDULES[config["name"]](config["T"])
+
+
+def write_folder(folder: str | Path, config: dict[str, Any], net: nn.Module, dtype: torch.dtype | None) -> None:
+    """config.json and model.safetensors, each written beside its place and moved there."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for key, value in net.state_dict().items():
+        cast = dtype if dtype is not None and value.is_floating_point() else value.dtype
+        tensors[key] = value.detach().to("cpu", cast).contiguous()
+    save_file(tensors, folder / "model.safetensors.tmp")
+    (folder / "config.json.tmp").write_text(json.dumps(config, indent=1) + "\n")
+    for name in ("model.safetensors", "config.json"):
+        os.replace(folder / f"{name}.tmp", folder / name)
+
+
+def read_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """(config, tensors) of a checkpoint folder; ValueError where it is one of another kind or format."""
+    from safetensors.torch import load_file
+
+    config = json.loads((folder / "config.json").read_text())
+    if config.get("format") != FORMAT:
+        raise ValueError(f"{folder}: config.json has format {config.get('format')}, this version reads {FORMAT}")
+    if config.get("kind") != kind:
+        raise ValueError(f"{folder} holds a {config.get('kind')}, not a {kind}")
+    return config, load_file(folder / "model.safetensors")
+
+
+def read_weights(source: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of an embedded model, a checkpoint folder or a safetensors file, in float32."""
+    from safetensors.torch import load_file
+
+    path = Path(source)
+    if not (path.is_file() and path.suffix == ".safetensors"):
+        path = find(source) / "model.safetensors"
+    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+
+
+def load_weights(net: nn.Module, tensors: dict[str, torch.Tensor], source: str) -> None:
+    """Strict load, into float32; the error names the first missing, unexpected and misshapen keys."""
+    wanted = net.state_dict()
+    missing = [k for k in wanted if k not in tensors]
+    unexpected = [k for k in tensors if k not in wanted]
+    shapes = [
+        f"{k} is {tuple(tensors[k].shape)}, should be {tuple(v.shape)}"
+        for k, v in wanted.items()
+        if k in tensors and tensors[k].shape != v.shape
+    ]
+    wrong = [
+        f"{len(keys)} {word} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for word, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if keys
+    ]
+    if wrong:
+        raise ValueError(f"{source} does not fit the network: {'; '.join(wrong)}")
+    net.load_state_dict(tensors)
+
+
+def find(source: str | Path, embedded: Path = WEIGHTS) -> Path:
+    """The checkpoint folder of a name or path."""
+    if isinstance(source, str) and (embedded / source / "config.json").exists():
+        return embedded / source
+    path = Path(source)
+    if path.name == "model.safetensors":
+        path = path.parent
+    if (path / "config.json").exists():
+        return path
+    names = ", ".join(names_in(embedded)) or "none"
+    if path.is_file():
+        raise FileNotFoundError(
+            f"{path} is a file, not a checkpoint folder; for official files use guided.openai.load or `guided import`"
+        )
+    raise FileNotFoundError(f"{source}: no checkpoint folder (config.json) there, and the embedded models are: {names}")
+
+
+def names_in(embedded: Path) -> list[str]:
+    """The embedded models' names."""
+    return sorted(p.parent.name for p in embedded.glob("*/config.json"))
+
+
+def check_keys(config: dict[str, Any], known: set[str], where: str) -> None:
+    """ValueError naming the keys nobody knows or that are missing."""
+    unknown = [k for k in config if k not in known]
+    if unknown:
+        raise ValueError(f"{where} has an unknown key {unknown[0]!r}; known are: {', '.join(sorted(known))}")
+
+
+def check_device(device: str | torch.device | None) -> torch.device:
+    """The device, or a clear error where it is not there."""
+    device = torch.device(device or "cpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r} was asked for but no GPU is available; use 'cpu'")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device 'mps' was asked for but is not available; use 'cpu'")
+    return device

@@ -1,0 +1,154 @@
+"""guided train DATA --preset NAME --out FOLDER: train a diffusion model on a folder or zip of pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from guided.checkpoint import check_device, read_weights, save
+from guided.data import Batches, Images
+from guided.folders import splits
+from guided.images import save_grid
+from guided.model import Model
+from guided.presets import PRESETS, Preset
+from guided.sampling import sample
+from guided.train import train
+
+
+def add(subparsers: argparse._SubParsersAction) -> None:
+    """The command's arguments."""
+    p = subparsers.add_parser("train", help="train a diffusion model; resumes by itself when --out exists")
+    p.add_argument("data", help="folder or zip of class folders, or pictures with a metadata.csv")
+    p.add_argument("--preset", default="small64", choices=list(PRESETS), help="network, objective, optimisation")
+    p.add_argument("--out", required=True, help="run folder: checkpoint, log.jsonl, samples/")
+    p.add_argument("--init", help="start from the weights of a checkpoint folder or .safetensors file")
+    p.add_argument("--size", type=int, help="side of the pictures; the preset's by default")
+    p.add_argument("--images", type=int, help="how long to train, in images seen")
+    p.add_argument("--batch-size", type=int, help="pictures per process and step")
+    p.add_argument("--accumulate", type=int, default=1, help="batches per optimizer step")
+    p.add_argument("--lr", type=float)
+    p.add_argument("--warmup", type=int, help="images over which the learning rate rises")
+    p.add_argument("--dropout", type=float, help="of the network's residual blocks")
+    p.add_argument("--label-dropout", type=float, help="share of labels replaced by the null class")
+    p.add_argument("--precision", choices=["fp32", "bf16", "fp16"])
+    p.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None, help="mirror half of the pictures")
+    p.add_argument("--label", help="label column of metadata.csv")
+    p.add_argument("--other", help="column that names what small classes are gathered under")
+    p.add_argument("--min-per-class", type=int, help="smaller classes are gathered")
+    p.add_argument("--background", help="colour under transparent pixels")
+    p.add_argument("--on-corrupt", default="skip", choices=["skip", "error"])
+    p.add_argument("--save-every", type=int, default=10_000, help="images between checkpoints")
+    p.add_argument("--grid", type=int, default=36, help="pictures of the sample grids; 0 for none")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--device", help="cpu, cuda, mps; the best there is by default")
+    p.add_argument("--processes", type=int, help="fail unless torchrun started so many")
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train until `--images`, a signal, or the loop's errors."""
+    preset = with_flags(PRESETS[args.preset], args)
+    device = check_device(args.device) if args.device else None
+    images = read_images(args, preset)
+    model = preset.model(images.class_names, size=images.size[0])
+    if args.init and not (Path(args.out) / "training").exists():
+        initialise(model, args.init)
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{len(images)} pictures, {len(images.class_names)} classes, {parameters / 1e6:.1f} M parameters", file=sys.stderr)
+    steps = train(
+        model,
+        Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip),
+        preset.loss(model),
+        images=preset.images,
+        out=args.out,
+        lr=preset.lr,
+        betas=preset.betas,
+        warmup=preset.warmup,
+        decay=preset.decay,
+        ema=preset.ema,
+        precision=preset.precision,
+        accumulate=args.accumulate,
+        seed=args.seed,
+        save_every=args.save_every,
+        processes=args.processes,
+        device=device,
+    )
+    for step in steps:
+        if step.saved and os.environ.get("RANK", "0") == "0":
+            save(step.ema, args.out, provenance=provenance(args, step))
+            if args.grid:
+                draw(step.ema, args.grid, Path(args.out) / "samples" / f"{step.images:09d}.png")
+
+
+def with_flags(preset: Preset, args: argparse.Namespace) -> Preset:
+    """The preset with what the command line says otherwise."""
+    names = ("images", "batch_size", "lr", "warmup", "label_dropout", "precision", "flip")
+    changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.dropout is not None:
+        changes["network"] = replace(preset.network, dropout=args.dropout)
+    return replace(preset, **changes)
+
+
+def read_images(args: argparse.Namespace, preset: Preset) -> Images:
+    """The training pictures: the split "train" where there are splits; the preset's columns where the flags name none
+    and the data has them."""
+    flags = {name: getattr(args, name) for name in ("label", "other", "min_per_class", "background")}
+    given = {name: value for name, value in flags.items() if value is not None}
+    split = "train" if "train" in splits(args.data) else None
+    return Images(
+        args.data,
+        args.size or preset.image_size,
+        split=split,
+        on_corrupt=args.on_corrupt,
+        **{**preset.data, **given},
+    )
+
+
+def initialise(model: Model, source: str) -> None:
+    """Fill the model with another's weights; a label embedding of another class list is made anew, and said so."""
+    tensors = read_weights(source)
+    own = model.net.state_dict()
+    anew = [k for k in own if k.startswith("label_emb.") and k in tensors and tensors[k].shape != own[k].shape]
+    anew += [k for k in own if k.startswith("label_emb.") and k not in tensors]
+    for key in anew:
+        tensors[key] = own[key]
+    spare = [k for k in tensors if k.startswith("label_emb.") and k not in own]
+    for key in spare:
+        del tensors[key]
+    wrong = [k for k in own.keys() | tensors.keys() if k not in own or k not in tensors or own[k].shape != tensors[k].shape]
+    if wrong:
+        raise ValueError(f"--init {source} is of another network: {sorted(wrong)[0]} and {len(wrong) - 1} more differ")
+    model.net.load_state_dict(tensors)
+    if anew or spare:
+        print(f"--init {source}: other classes there, the label embedding starts afresh", file=sys.stderr)
+
+
+def provenance(args: argparse.Namespace, step) -> dict:
+    """Where weights come from, for config.json."""
+    command = {k: v for k, v in vars(args).items() if k not in ("run", "command") and v is not None}
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "data": Path(args.data).name,
+        "arguments": json.loads(json.dumps(command | {"data": Path(args.data).name})),
+        "images_seen": step.images,
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def draw(model: Model, n: int, path: Path) -> None:
+    """A grid of samples: the classes in turn, seed 0 on, 18 steps, a little guidance."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    classes = len(model.class_names)
+    labels = [i * classes // n % classes for i in range(n)] if classes else None
+    scale = 2.0 if model.null_label is not None else 1.0
+    images = sample(model, labels, n=n, steps=18, guidance_scale=scale, seeds=0, batch_size=12)
+    save_grid(images, path)

@@ -1,0 +1,380 @@
+"""A Model is a network plus what its inputs and outputs mean. The one place that knows VP scaling, t, dtype and patches."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from guided.schedule import Schedule, interpolate, karras_sigmas, log_snr_sigmas, space_timesteps
+from guided.types import Prediction
+
+Labels = str | int | Sequence[str | int] | Tensor | None
+
+
+class Scalings(NamedTuple):
+    """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise): how a network's output becomes an x0 (Karras et al. 2022, eq. 7)."""
+
+    c_skip: Tensor
+    c_out: Tensor
+    c_in: Tensor
+    c_noise: Tensor
+
+
+def _vp(s: Tensor) -> Tensor:
+    return (1 + s**2).rsqrt()
+
+
+def _vp_time(s: Tensor, beta_d: float = 19.9, beta_min: float = 0.1) -> Tensor:
+    """t of the continuous VP process (Song et al. 2021b, eq. 32; constants of Karras et al. 2022, Table 1)."""
+    return ((beta_min**2 + 2 * beta_d * (1 + s**2).log()).sqrt() - beta_min) / beta_d
+
+
+# One row a parametrization: what F estimates, as (c_skip, c_out, c_in, c_noise) of sigma (s) and the data's deviation (d).
+# c_noise stands for models with no discrete schedule; those with one tell the network t(sigma) instead.
+PARAMETRIZATIONS: dict[str, Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor, Tensor]]] = {
+    # the noise of x_t = x / sqrt(1 + s^2) (Ho et al. 2020, eq. 14)
+    "eps": lambda s, d: (torch.ones_like(s), -s, _vp(s), s.log() / 4),
+    # the clean image
+    "x0": lambda s, d: (torch.zeros_like(s), torch.ones_like(s), _vp(s), s.log() / 4),
+    # v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans & Ho 2022, section 4)
+    "v": lambda s, d: (1 / (1 + s**2), -s * _vp(s), _vp(s), s.log() / 4),
+    # Karras et al. 2022, Table 1
+    "edm": lambda s, d: (
+        d**2 / (s**2 + d**2),
+        s * d * (s**2 + d**2).rsqrt(),
+        (s**2 + d**2).rsqrt(),
+        s.log() / 4,
+    ),
+    # the velocity eps - x0 of z_t = (1 - t) x0 + t eps with t = s / (1 + s) (Lipman et al. 2023; Liu et al. 2023)
+    "flow": lambda s, d: (1 / (1 + s), -s / (1 + s), 1 / (1 + s), s / (1 + s)),
+    # continuous score models (Song et al. 2021b; Karras et al. 2022, Table 1)
+    "vp": lambda s, d: (torch.ones_like(s), -s, _vp(s), 999 * _vp_time(s)),
+    "ve": lambda s, d: (torch.ones_like(s), s, torch.ones_like(s), (s / 2).log()),
+}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A denoiser: a model with its conditions bound. D(x, sigma) -> Prediction."""
+
+    model: Model
+    cond: dict[str, Tensor | None] = field(default_factory=dict)
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Prediction:
+        return self.model(x, sigma, **self.cond)
+
+
+class Model(nn.Module):
+    """A denoiser with conditions: model(x, sigma, **cond) -> Prediction.
+
+    Args:
+        net: F(x, t, y=..., low_res=...), a network of `guided.networks` or any module of that form.
+        schedule: the discrete chain the network was trained on; None for a continuous-time network.
+        parametrization: what F estimates, a row of `PARAMETRIZATIONS`.
+        channels: image channels.
+        image_size: side of the images it was trained on; others work where the network allows them.
+        class_names: one name a class; their count is the number of classes.
+        null_class: the label embedding has one more row, for "no class" (classifier-free guidance).
+        learned_range: F has twice the channels; the second half says where the variance lies (Nichol & Dhariwal 2021).
+        patch: space-to-depth factor. pixel_unshuffle only reorders pixels, so Gaussian noise stays Gaussian and a 64-pixel
+            model costs what a 32-pixel one does.
+        sigma_data: the data's standard deviation ("edm" only).
+        sigma_min, sigma_max: the range of a continuous model; a discrete one takes its schedule's.
+        time_scale: factor on what the network is told about the noise level (1000/T for chains trained with rescaled
+            timesteps; some hundreds for continuous ones whose embedding was made for t in 0..1000).
+
+    Raises:
+        ValueError: the parametrization is unknown, or "flow", "vp" or "ve" is given a discrete schedule.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        schedule: Schedule | None = None,
+        parametrization: str = "eps",
+        *,
+        channels: int = 3,
+        image_size: int = 64,
+        class_names: Sequence[str] = (),
+        null_class: bool = False,
+        learned_range: bool = False,
+        patch: int = 1,
+        sigma_data: float = 0.5,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        time_scale: float = 1.0,
+    ):
+        super().__init__()
+        if parametrization not in PARAMETRIZATIONS:
+            raise ValueError(f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}, got {parametrization!r}")
+        if schedule is not None and parametrization in ("flow", "vp", "ve"):
+            raise ValueError(f"{parametrization!r} is a continuous-time parametrization: leave the schedule out")
+        self.net, self.schedule, self.parametrization = net, schedule, parametrization
+        self.channels, self.image_size = channels, image_size
+        self.class_names = list(class_names)
+        self.null_label = len(self.class_names) if null_class else None
+        self.learned_range, self.patch, self.sigma_data, self.time_scale = learned_range, patch, sigma_data, time_scale
+        if schedule is not None:
+            sigma_min, sigma_max = float(schedule.sigma[0]), float(schedule.sigma[-1])
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    # ------------------------------------------------------------------ the denoiser
+
+    def forward(self, x: Tensor, sigma: Tensor | float, **cond: Tensor | None) -> Prediction:
+        """E[x0 | x] at noise level sigma.
+
+        Args:
+            x: (N, C, H, W) = x0 + sigma * noise, float32 or float64.
+            sigma: () or (N,), positive.
+            **cond: as `given` takes them.
+
+        Raises:
+            ValueError: x has the wrong shape or channels, or a condition is missing, unknown or of the wrong size.
+        """
+        c, raw = self.predict_raw(x, sigma, **cond)
+        return self.decode(c, raw, x)
+
+    def decode(self, c: Scalings, raw: Tensor, x: Tensor) -> Prediction:
+        """What F's output (N, C or 2C, H, W) says about x."""
+        if not self.learned_range:
+            return Prediction(c.c_skip * x + c.c_out * raw)
+        out, v = raw.chunk(2, dim=1)
+        # Nichol & Dhariwal 2021, eq. 15; not clamped, as the reference
+        return Prediction(c.c_skip * x + c.c_out * out, (v + 1) / 2)
+
+    def predict_raw(self, x: Tensor, sigma: Tensor | float, **cond: Tensor | None) -> tuple[Scalings, Tensor]:
+        """The scalings at sigma and F itself, (N, C or 2C, H, W) in x's dtype; what losses are made of."""
+        self._check(x, sigma)
+        c = self.scalings(sigma, x)
+        t = c.c_noise.to(x.device).reshape(-1).expand(x.shape[0])
+        inputs = c.c_in * x
+        inputs = inputs.to(next((p.dtype for p in self.net.parameters()), x.dtype))  # float32; the torso may be less
+        if self.patch > 1:
+            inputs = F.pixel_unshuffle(inputs, self.patch)
+        raw = self.net(inputs, t.to(inputs.dtype), **self._network_inputs(cond, x))
+        if self.patch > 1:
+            raw = F.pixel_shuffle(raw, self.patch)
+        return c, raw.to(x.dtype)
+
+    def scalings(self, sigma: Tensor | float, like: Tensor) -> Scalings:
+        """The four coefficients at sigma () or (N,), made in float64 on the CPU, then given like's dtype and device."""
+        s = torch.as_tensor(sigma).detach().to("cpu", torch.float64)
+        c_skip, c_out, c_in, c_noise = PARAMETRIZATIONS[self.parametrization](s, self.sigma_data)
+        if self.schedule is not None:
+            c_noise = self.schedule.t(s)
+        made = (c.to(like.dtype) for c in (c_skip, c_out, c_in, self.time_scale * c_noise))
+        if s.ndim:  # one level a sample; a single one stays a CPU scalar, which mixes with any device
+            made = (c.reshape(-1, 1, 1, 1).to(like.device) for c in made)
+        return Scalings(*made)
+
+    def _check(self, x: Tensor, sigma: Tensor | float) -> None:
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"x must be (N, {self.channels}, H, W), got {tuple(x.shape)}")
+        factor = self.size_multiple
+        if x.shape[2] % factor or x.shape[3] % factor:
+            raise ValueError(f"height and width must be multiples of {factor}, got {x.shape[2]}x{x.shape[3]}")
+        shape = tuple(getattr(sigma, "shape", ()))
+        if shape not in ((), (x.shape[0],)):
+            raise ValueError(f"sigma must be () or ({x.shape[0]},), got {shape}")
+
+    @property
+    def size_multiple(self) -> int:
+        """What heights and widths must be multiples of."""
+        config = getattr(self.net, "config", None)
+        return self.patch * getattr(config, "downsample", 1)
+
+    # ------------------------------------------------------------------ conditions
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The keys that `given` takes."""
+        low_res = getattr(getattr(self.net, "config", None), "low_res", False)
+        return (("label",) if self.class_names else ()) + (("low_res",) if low_res else ())
+
+    def given(self, **cond: Labels) -> Given:
+        """A denoiser with its conditions bound.
+
+        Args:
+            label: name, index, list of them, int64 (N,) or soft rows (N, K); None is the null class where there is one.
+            low_res: (N, C, h, w) in [-1, 1], for super-resolution networks.
+
+        Raises:
+            ValueError: a key the model does not take, an unknown class (the nearest names are suggested), a label outside
+                the classes, or None where there is no null class.
+        """
+        self._check_keys(cond)
+        if "label" in self.conditions:
+            cond = {**cond, "label": self.labels(cond.get("label"))}
+        return Given(self, cond)
+
+    def _check_keys(self, cond: dict) -> None:
+        unknown = [k for k in cond if k not in self.conditions]
+        if unknown:
+            takes = ", ".join(self.conditions) or "no conditions"
+            raise ValueError(f"this model does not take {unknown[0]!r}; it takes: {takes}")
+
+    def _network_inputs(self, cond: dict[str, Tensor | None], x: Tensor) -> dict[str, Tensor]:
+        self._check_keys(cond)
+        inputs = {}
+        if "label" in self.conditions:
+            inputs["y"] = _expand(self.labels(cond.get("label")).to(x.device), x.shape[0], "label")
+        if "low_res" in self.conditions:
+            low_res = cond.get("low_res")
+            if low_res is None:
+                raise ValueError("this model is for super-resolution: give low_res")
+            inputs["low_res"] = _expand(low_res.to(x.device, x.dtype), x.shape[0], "low_res")
+        return inputs
+
+    def labels(self, labels: Labels, n: int | None = None) -> Tensor:
+        """Labels in any form as int64 (N,) or float (N, K).
+
+        Args:
+            labels: str, int, a list of them, an int64 (N,), or float (N, K) rows that mix classes; None is the null class.
+            n: how many are wanted; a single label is repeated.
+
+        Raises:
+            ValueError: as for `given`; or there are neither 1 nor n labels.
+        """
+        if not self.class_names:
+            raise ValueError("this model has no classes: leave the labels out")
+        y = self._parse(labels)
+        if n is not None and len(y) != n:
+            if len(y) != 1:
+                raise ValueError(f"{len(y)} labels for {n} pictures: give 1 or {n}")
+            y = y.expand(n, *y.shape[1:])
+        return y
+
+    def _parse(self, labels: Labels) -> Tensor:
+        if isinstance(labels, Tensor) and labels.is_floating_point():
+            return self._soft(labels)
+        if labels is None or isinstance(labels, str | int):
+            labels = [labels]
+        if isinstance(labels, Tensor):
+            y = labels.reshape(-1).long()
+        else:
+            y = torch.tensor([self._index(label) for label in labels], dtype=torch.long)
+        last = len(self.class_names) - (self.null_label is None)
+        if len(y) == 0:
+            raise ValueError("the list of labels is empty")
+        low, high = y.aminmax()
+        if low < 0 or high > last:
+            bad = int(low) if low < 0 else int(high)
+            null = f" ({self.null_label} is the null class)" if self.null_label is not None else ""
+            raise ValueError(f"label {bad} is outside 0..{last}{null}")
+        return y
+
+    def _soft(self, labels: Tensor) -> Tensor:
+        rows = labels[None] if labels.ndim == 1 else labels
+        classes = len(self.class_names)
+        if rows.ndim != 2 or rows.shape[1] not in (classes, classes + (self.null_label is not None)):
+            raise ValueError(f"soft labels must be (N, {classes}), got {tuple(labels.shape)}")
+        return rows
+
+    def _index(self, label: str | int | None) -> int:
+        if label is None:
+            if self.null_label is None:
+                raise ValueError("this model has no null class: say which class")
+            return self.null_label
+        if not isinstance(label, str):
+            return int(label)
+        if label in self.class_names:
+            return self.class_names.index(label)
+        raise ValueError(f"unknown class {label!r}; {nearest(label, self.class_names)}")
+
+    def null_like(self, y: Tensor) -> Tensor:
+        """The null class for every row of y (N,) or (N, K): int64 (N,)."""
+        return torch.full((y.shape[0],), self._index(None), dtype=torch.long, device=y.device)
+
+    # ------------------------------------------------------------------ noise levels
+
+    @property
+    def chain(self) -> Tensor:
+        """(T,) float64 increasing levels: the discrete chain's own; for a continuous model 1000 levels between sigma_min
+        and sigma_max, uniform in the t of the linear 1000-step chain (in t = sigma/(1+sigma) for flow matching)."""
+        if self.schedule is not None:
+            return self.schedule.sigma
+        ends = torch.tensor([self.sigma_min, self.sigma_max], dtype=torch.float64)
+        if self.parametrization == "flow":
+            low, high = ends / (1 + ends)
+            t = torch.linspace(float(low), float(high), 1000, dtype=torch.float64)
+            return t / (1 - t)
+        linear = Schedule.linear()
+        low, high = linear.t(ends)
+        levels = linear.sigma_at(torch.linspace(float(low), float(high), 1000, dtype=torch.float64))
+        levels[-1] = min(self.sigma_max, float(levels[-1]))
+        return levels
+
+    def sigmas(
+        self,
+        steps: int | str | Sequence[int],
+        spacing: str | None = None,
+        *,
+        sigma_max: float | None = None,
+    ) -> Tensor:
+        """The noise levels of a run, from sigma_max down to 0.
+
+        Args:
+            steps: how many; or a respacing "250", "ddim25", "10,15,20" or a list of counts, which picks levels of `chain`
+                as guided-diffusion does.
+            spacing: with a whole number of steps: "log-snr" (the default; what solvers of high order need), "karras"
+                (rho = 7) or "uniform" (in t).
+            sigma_max: start lower than the model's largest level.
+
+        Returns:
+            (steps + 1,) float64 on the CPU, strictly decreasing, ending in 0.
+
+        Raises:
+            ValueError: steps < 1, an unknown spacing, a spacing beside a respacing, or sigma_max outside the model's range.
+        """
+        if isinstance(steps, str | list | tuple):
+            if spacing is not None:
+                raise ValueError(f"the respacing {steps!r} says where the steps lie: leave spacing out")
+            chain = self.chain
+            levels = chain[space_timesteps(len(chain), steps)].flip(0)
+            if sigma_max is not None:
+                levels = levels[levels <= sigma_max]
+        else:
+            levels = self._spaced(int(steps), spacing or "log-snr", sigma_max)
+        return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+
+    def _spaced(self, steps: int, spacing: str, sigma_max: float | None) -> Tensor:
+        top = self.sigma_max if sigma_max is None else sigma_max
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        if not self.sigma_min < top <= self.sigma_max * (1 + 1e-9):
+            raise ValueError(f"sigma_max must lie in ({self.sigma_min:.4g}, {self.sigma_max:.4g}], got {top:.4g}")
+        if spacing == "log-snr":
+            return log_snr_sigmas(steps, self.sigma_min, top)
+        if spacing == "karras":
+            return karras_sigmas(steps, self.sigma_min, top)
+        if spacing == "uniform":
+            chain = self.chain
+            log_sigma, index = chain.log(), torch.arange(len(chain), dtype=torch.float64)
+            start = float(interpolate(torch.tensor(top, dtype=torch.float64).log(), log_sigma, index))
+            return interpolate(torch.linspace(start, 0, steps, dtype=torch.float64), index, log_sigma).exp()
+        raise ValueError(f"spacing must be log-snr, karras or uniform, got {spacing!r}")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return next((p.device for p in self.net.parameters()), torch.device("cpu"))
+
+
+def _expand(value: Tensor, n: int, name: str) -> Tensor:
+    if value.shape[0] not in (1, n):
+        raise ValueError(f"{name} has {value.shape[0]} rows for {n} images: give 1 or {n}")
+    return value.expand(n, *value.shape[1:])
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """A phrase that helps with a name nobody knows: the nearest ones, or how many there are."""
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or [c for c in names if name in c][:3]
+    if close:
+        return "did you mean " + " or ".join(map(repr, close)) + "?"
+    return f"there are {len(names)}, from {names[0]!r} to {names[-1]!r}"

@@ -1,0 +1,80 @@
+"""What a diffusion model is trained on, as the loss that `train` takes: noise levels, an objective, label dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guided.levels import LogNormal, LossSecondMoment, Uniform
+from guided.losses import denoising_loss, hybrid_loss, variational_term
+from guided.model import Model
+
+OBJECTIVES = ("simple", "edm", "min-snr", "hybrid", "vlb")
+
+
+class Objective(nn.Module):
+    """loss(model, batch) -> (N,), for batches of {"image": (N, C, H, W) in [-1, 1], "label": (N,) int64}.
+
+    A module only because loss-aware levels keep a record that belongs into checkpoints.
+
+    Args:
+        model: what will be trained; decides the levels where none are given.
+        kind: "simple" (L_simple, F's error weighted evenly), "edm", "min-snr" (weightings of `denoising_loss`), "hybrid"
+            (L_simple + T/1000 L_vlb, for a learned variance) or "vlb" (T times the bound's terms).
+        levels: None is uniform timesteps for a discrete chain and log-normal sigma for a continuous model; also
+            "loss-second-moment", or any object of `guided.levels`.
+        label_dropout: probability that a label is replaced by the null class (Ho & Salimans 2022, Alg. 1).
+
+    Raises:
+        ValueError: the kind is unknown or does not fit the model, or labels are dropped without a null class.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        kind: str = "simple",
+        *,
+        levels: str | Uniform | LogNormal | LossSecondMoment | None = None,
+        label_dropout: float = 0.0,
+    ):
+        super().__init__()
+        if kind not in OBJECTIVES:
+            raise ValueError(f"the objective must be one of {', '.join(OBJECTIVES)}, got {kind!r}")
+        if kind in ("hybrid", "vlb") and model.schedule is None:
+            raise ValueError(f"the objective {kind!r} is that of a discrete chain; this model is continuous in time")
+        if label_dropout and model.null_label is None:
+            raise ValueError("dropping labels needs a model with a null class")
+        if levels is None:
+            levels = LogNormal() if model.schedule is None else Uniform(len(model.schedule))
+        elif levels == "loss-second-moment":
+            levels = LossSecondMoment(len(model.schedule))
+        self.kind, self.levels, self.label_dropout = kind, levels, label_dropout
+
+    def forward(self, model: Model, batch: dict[str, Any]) -> Tensor:
+        x0 = batch["image"]
+        level, weight = self.levels.sample(len(x0))
+        cond = {}
+        if model.class_names:
+            cond["label"] = self._drop(batch["label"], model)
+        loss = self._loss(model, x0, level, cond)
+        if self.training:
+            self.levels.update(level, loss.detach())
+        return weight.to(loss) * loss
+
+    def _loss(self, model: Model, x0: Tensor, level: Tensor, cond: dict) -> Tensor:
+        noise = torch.randn_like(x0)
+        if self.kind == "hybrid":
+            return hybrid_loss(model, x0, level, noise=noise, **cond)
+        if self.kind == "vlb":
+            return len(model.schedule) * variational_term(model, x0, level, noise=noise, **cond)
+        sigma = level if model.schedule is None else model.schedule.sigma[level]
+        weighting = None if self.kind == "simple" else self.kind
+        return denoising_loss(model, x0, sigma, noise=noise, weighting=weighting, **cond)
+
+    def _drop(self, label: Tensor, model: Model) -> Tensor:
+        if not self.label_dropout:
+            return label
+        drop = torch.rand(len(label), device=label.device) < self.label_dropout
+        return torch.where(drop, model.null_like(label), label)

@@ -1,0 +1,153 @@
+"""Training presets: one row each of network, parametrization, objective and optimisation, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from guided.levels import LogNormal
+from guided.model import Model
+from guided.networks import UNet, UNetConfig
+from guided.objective import Objective
+from guided.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything `guided train` needs but the data.
+
+    Attributes:
+        network: the UNet for images without patches; channel counts and classes are filled in from the data.
+        image_size, patch, parametrization, time_scale, sigma_data: as `Model` takes them.
+        schedule: name and length of the chain of a discrete model, or None.
+        objective: kind of `Objective`.
+        levels: log-normal (mean, std) of a continuous model.
+        label_dropout: for classifier-free guidance.
+        batch_size, lr, betas, warmup, decay, ema, images, precision: as `train` takes them (`images` in all).
+        flip: mirror half of the pictures.
+        data: how `Images` reads the metadata (label, other, min_per_class, background) unless flags say otherwise.
+    """
+
+    network: UNetConfig
+    image_size: int
+    patch: int = 1
+    parametrization: str = "edm"
+    schedule: tuple[str, int] | None = None
+    time_scale: float = 250.0
+    sigma_data: float = 0.5
+    objective: str = "simple"
+    levels: tuple[float, float] = (-1.2, 1.2)
+    label_dropout: float = 0.1
+    batch_size: int = 32
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: int = 10_000
+    decay: str = "cosine"
+    ema: float = 0.9995
+    images: int = 2_000_000
+    precision: str = "fp32"
+    flip: bool = False
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def model(self, class_names: list[str], *, size: int | None = None, channels: int = 3) -> Model:
+        """A fresh model for these classes; none makes an unconditional one."""
+        learned = self.objective in ("hybrid", "vlb")
+        inner = channels * self.patch**2
+        null_class = bool(class_names) and self.label_dropout > 0
+        network = replace(
+            self.network,
+            in_channels=inner,
+            out_channels=inner * (1 + learned),
+            num_classes=len(class_names) + null_class if class_names else None,
+        )
+        chain = None
+        if self.schedule is not None:
+            name, T = self.schedule
+            chain = {"linear": Schedule.linear, "cosine": Schedule.cosine}[name](T)
+        return Model(
+            UNet(network),
+            chain,
+            self.parametrization,
+            channels=channels,
+            image_size=size or self.image_size,
+            class_names=class_names,
+            null_class=null_class,
+            learned_range=learned,
+            patch=self.patch,
+            sigma_data=self.sigma_data,
+            time_scale=self.time_scale if chain is None else 1.0,
+        )
+
+    def loss(self, model: Model) -> Objective:
+        """The objective on a model of this preset."""
+        return Objective(
+            model,
+            self.objective,
+            levels=LogNormal(*self.levels) if model.schedule is None else None,
+            label_dropout=self.label_dropout if model.null_label is not None else 0.0,
+        )
+
+
+_SMALL = UNetConfig(
+    model_channels=64,
+    channel_mult=(1, 2, 3),
+    num_res_blocks=1,
+    attention_resolutions=(4,),
+    num_head_channels=64,
+    resblock_updown=False,
+    conv_resample=False,
+)
+_ADM64 = UNetConfig(  # Dhariwal & Nichol 2021, Table 11, ImageNet 64x64
+    model_channels=192,
+    channel_mult=(1, 2, 3, 4),
+    num_res_blocks=3,
+    attention_resolutions=(2, 4, 8),
+    num_head_channels=64,
+    dropout=0.1,
+    use_new_attention_order=True,
+)
+
+PRESETS: dict[str, Preset] = {
+    # the embedded generator: 7 M parameters, made for two CPU cores; small batches, since steps are what is short
+    "emoji64": Preset(
+        _SMALL,
+        image_size=64,
+        patch=2,
+        levels=(-0.8, 1.2),
+        sigma_data=0.7,
+        batch_size=8,
+        lr=4e-4,
+        warmup=4_000,
+        ema=0.999,
+        images=80_000,
+        data={"label": "subgroup", "other": "category", "min_per_class": 8, "background": "white"},
+    ),
+    # one's own pictures on a CPU or a small GPU
+    "small32": Preset(replace(_SMALL, num_res_blocks=2, dropout=0.1), image_size=32, flip=True),
+    "small64": Preset(replace(_SMALL, num_res_blocks=2, dropout=0.1), image_size=64, patch=2, flip=True),
+    # the same with a discrete chain and a learned variance, as ADM is trained (Nichol & Dhariwal 2021)
+    "hybrid64": Preset(
+        replace(_SMALL, num_res_blocks=2, dropout=0.1),
+        image_size=64,
+        patch=2,
+        parametrization="eps",
+        schedule=("cosine", 1000),
+        objective="hybrid",
+        flip=True,
+    ),
+    # ADM for 64 pixels with a null class; for a large GPU
+    "adm64": Preset(
+        _ADM64,
+        image_size=64,
+        parametrization="eps",
+        schedule=("cosine", 1000),
+        objective="hybrid",
+        batch_size=256,
+        lr=1e-4,
+        betas=(0.9, 0.999),
+        ema=0.9999,
+        images=100_000_000,
+        precision="bf16",
+        flip=True,
+    ),
+}

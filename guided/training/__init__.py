@@ -1,0 +1,1 @@
+"""The parts of `guided.train`: what a run is, one step of it, its processes, its files."""
