@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,24 +61,28 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such name or folder.
-        ValueError: config.json has an unknown key or does not fit the weights; the first wrong keys are named.
+        ValueError: config.json has an unknown key or does not fit the weights, the first wrong keys are named; the device is
+            not there; or the dtype is none of the three.
     """
+    device, dtype = check_device(device), dtype or torch.float32
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype must be torch.float32, bfloat16 or float16, got {dtype}")
     config, tensors = read_folder(find(source or DEFAULT), "model")
     model = build(config)
     load_weights(model.net, tensors, str(source or DEFAULT))
     model.provenance = config["provenance"]
-    model.net.to_torso(dtype or torch.float32)
-    return model.eval().requires_grad_(False).to(check_device(device))
+    model.net.to_torso(dtype)
+    return model.eval().requires_grad_(False).to(device)
 
 
 def build(config: dict[str, Any]) -> Model:
     """The Model a config describes, with fresh weights.
 
     Raises:
-        ValueError: an unknown key, named.
+        ValueError: an unknown or a missing key, named.
     """
     known = {"format", "kind", "provenance", "network", "schedule", "null_class", *MODEL_FIELDS}
-    check_keys(config, known, "config.json")
+    check_keys(config, known, "config.json", required=known)
     own = {name: config[name] for name in MODEL_FIELDS}
     return Model(
         build_network(config["network"]),
@@ -121,13 +125,14 @@ def build_network(config: dict[str, Any]) -> nn.Module:
 
 
 def schedule_config(schedule: Schedule | None) -> dict[str, Any] | None:
-    """{"name": ..., "T": ...}, or the betas themselves for a chain of one's own."""
+    """{"name": ..., "T": ...} for a whole chain by its name; else the betas themselves and the timesteps they stand for."""
     if schedule is None:
         return None
-    plain = PLAIN_SCHEDULES.get(schedule.name)
-    if plain and len(plain(len(schedule))) == len(schedule) and torch.equal(plain(len(schedule)).beta, schedule.beta):
-        return {"name": schedule.name, "T": len(schedule)}
-    return {"name": "betas", "betas": schedule.beta.tolist()}
+    T = len(schedule)
+    whole = torch.equal(schedule.timesteps, torch.arange(T))
+    if whole and schedule.name in PLAIN_SCHEDULES and torch.equal(PLAIN_SCHEDULES[schedule.name](T).beta, schedule.beta):
+        return {"name": schedule.name, "T": T}
+    return {"name": "betas", "betas": schedule.beta.tolist(), "timesteps": schedule.timesteps.tolist()}
 
 
 def schedule_from(config: dict[str, Any] | None) -> Schedule | None:
@@ -135,7 +140,8 @@ def schedule_from(config: dict[str, Any] | None) -> Schedule | None:
     if config is None:
         return None
     if config["name"] == "betas":
-        return Schedule.from_betas(config["betas"])
+        chain = Schedule.from_betas(config["betas"])
+        return replace(chain, timesteps=torch.tensor(config["timesteps"]))
     if config["name"] not in PLAIN_SCHEDULES:
         raise ValueError(f"schedule must be one of {', '.join(PLAIN_SCHEDULES)} or betas, got {config['name']!r}")
     return PLAIN_SCHEDULES[config["name"]](config["T"])
@@ -145,58 +151,76 @@ def write_folder(folder: str | Path, config: dict[str, Any], net: nn.Module, dty
     """config.json and model.safetensors, each written beside its place and moved there."""
     from safetensors.torch import save_file
 
-    folder = Path(folder)
+    folder, text = Path(folder), json.dumps(config, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for key, value in net.state_dict().items():
         cast = dtype if dtype is not None and value.is_floating_point() else value.dtype
         tensors[key] = value.detach().to("cpu", cast).contiguous()
     save_file(tensors, folder / "model.safetensors.tmp")
-    (folder / "config.json.tmp").write_text(json.dumps(config, indent=1) + "\n")
+    (folder / "config.json.tmp").write_text(text + "\n")
     for name in ("model.safetensors", "config.json"):
         os.replace(folder / f"{name}.tmp", folder / name)
 
 
 def read_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """(config, tensors) of a checkpoint folder; ValueError where it is one of another kind or format."""
-    from safetensors.torch import load_file
+    """(config, tensors) of a checkpoint folder.
 
-    config = json.loads((folder / "config.json").read_text())
+    Raises:
+        FileNotFoundError: it has no model.safetensors.
+        ValueError: a file is damaged, or the folder is one of another kind or format.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'} is not JSON: {error}") from None
     if config.get("format") != FORMAT:
         raise ValueError(f"{folder}: config.json has format {config.get('format')}, this version reads {FORMAT}")
     if config.get("kind") != kind:
         raise ValueError(f"{folder} holds a {config.get('kind')}, not a {kind}")
-    return config, load_file(folder / "model.safetensors")
+    return config, _read_tensors(folder / "model.safetensors")
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def read_weights(source: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of an embedded model, a checkpoint folder or a safetensors file, in float32."""
-    from safetensors.torch import load_file
-
     path = Path(source)
     if not (path.is_file() and path.suffix == ".safetensors"):
         path = find(source) / "model.safetensors"
-    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    return {k: v.float() if v.is_floating_point() else v for k, v in _read_tensors(path).items()}
 
 
 def load_weights(net: nn.Module, tensors: dict[str, torch.Tensor], source: str) -> None:
-    """Strict load, into float32; the error names the first missing, unexpected and misshapen keys."""
-    wanted = net.state_dict()
-    missing = [k for k in wanted if k not in tensors]
-    unexpected = [k for k in tensors if k not in wanted]
-    shapes = [
-        f"{k} is {tuple(tensors[k].shape)}, should be {tuple(v.shape)}"
-        for k, v in wanted.items()
-        if k in tensors and tensors[k].shape != v.shape
-    ]
-    wrong = [
-        f"{len(keys)} {word} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-        for word, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        if keys
-    ]
-    if wrong:
-        raise ValueError(f"{source} does not fit the network: {'; '.join(wrong)}")
+    """Strict load, into the network's own dtype; ValueError as `check_fit`."""
+    check_fit(net.state_dict(), tensors, source)
     net.load_state_dict(tensors)
+
+
+def check_fit(wanted: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], source: str) -> None:
+    """ValueError that names the first missing, unexpected and misshapen keys, if there are any."""
+    wrong = {
+        "missing": [k for k in wanted if k not in tensors],
+        "unexpected": [k for k in tensors if k not in wanted],
+        "of another shape": [
+            f"{k} is {tuple(tensors[k].shape)}, should be {tuple(v.shape)}"
+            for k, v in wanted.items()
+            if k in tensors and tensors[k].shape != v.shape
+        ],
+    }
+    told = [f"{len(v)} {word} ({', '.join(v[:3])}{', ...' if len(v) > 3 else ''})" for word, v in wrong.items() if v]
+    if told:
+        raise ValueError(f"{source} does not fit the network: {'; '.join(told)}")
 
 
 def find(source: str | Path, embedded: Path = WEIGHTS) -> Path:
@@ -221,11 +245,14 @@ def names_in(embedded: Path) -> list[str]:
     return sorted(p.parent.name for p in embedded.glob("*/config.json"))
 
 
-def check_keys(config: dict[str, Any], known: set[str], where: str) -> None:
-    """ValueError naming the keys nobody knows or that are missing."""
+def check_keys(config: dict[str, Any], known: set[str], where: str, *, required: set[str] = frozenset()) -> None:
+    """ValueError naming the first key that nobody knows or that is missing."""
     unknown = [k for k in config if k not in known]
     if unknown:
         raise ValueError(f"{where} has an unknown key {unknown[0]!r}; known are: {', '.join(sorted(known))}")
+    missing = sorted(required - config.keys())
+    if missing:
+        raise ValueError(f"{where} lacks the key {missing[0]!r}")
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
@@ -233,6 +260,8 @@ def check_device(device: str | torch.device | None) -> torch.device:
     device = torch.device(device or "cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {str(device)!r} was asked for but no GPU is available; use 'cpu'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {str(device)!r} was asked for but there are {torch.cuda.device_count()} GPUs")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device 'mps' was asked for but is not available; use 'cpu'")
     return device

@@ -1,28 +1,74 @@
-"""The command line: guided sample | train | info | import | replay | models."""
+"""The command line: draw pictures, train models, look at checkpoints."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
-from guided.commands import train
+from guided.commands import info, models, replay, sample, train
 
-COMMANDS = (train,)
+COMMANDS = (sample, train, info, replay, models)
+EPILOG = """\
+`guided COMMAND --help` explains a command. Bad input is one line on stderr and exit code 2, Ctrl-C is 130;
+with GUIDED_TRACEBACK=1 in the environment errors come with their traceback."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; bad input is one clear line on stderr and exit code 2."""
-    parser = argparse.ArgumentParser(prog="guided", description=__doc__)
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(subparsers)
-    args = parser.parse_args(argv)
+    """Run one command.
+
+    Args:
+        argv: the words after "guided"; None takes this process's own.
+
+    Returns:
+        The exit code: 0; 1 where a command found what it was asked to check not to be so; 2 for bad input, which is one
+        clear line on stderr; 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: with --help, --version, and words the command does not take (code 2).
+    """
+    args = parser().parse_args(argv)
     try:
-        args.run(args)
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        print(f"guided {args.command}: {error}", file=sys.stderr)
-        return 2
+        return args.run(args) or 0
+    except (ValueError, TypeError, OSError, MemoryError) as error:
+        complain(args.command, str(error))
+        code = 2
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        complain(args.command, "out of memory: use a smaller --batch-size, --size or --dtype bf16")
+        code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; importing and making it costs no more than `import guided` does."""
+    from guided import __version__
+
+    top = OneLineErrors(
+        prog="guided", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    top.add_argument("--version", action="version", version=f"guided {__version__}")
+    subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    for command in COMMANDS:
+        command.add(subparsers)
+    return top
+
+
+class OneLineErrors(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, without the usage before it."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def complain(command: str, message: str) -> None:
+    """One line on stderr about the exception being handled; its traceback before it where that is asked for."""
+    if os.environ.get("GUIDED_TRACEBACK"):
+        import traceback
+
+        traceback.print_exc()
+    print(f"guided {command}: {' '.join(message.split())}", file=sys.stderr)

@@ -75,7 +75,8 @@ def open_tree(path: str | Path) -> Tree:
     archive = zipfile.ZipFile(path)
     files = [entry for entry in archive.namelist() if not entry.endswith("/")]
     folders = {entry.rstrip("/") for entry in archive.namelist() if entry.endswith("/")}
-    folders |= {parent.as_posix() for file in files for parent in PurePosixPath(file).parents} - {"."}
+    for folder in {file.rpartition("/")[0] for file in files} - {""}:  # a zip need not list its folders
+        folders |= {folder, *(parent.as_posix() for parent in PurePosixPath(folder).parents)} - {"."}
     return Tree(path, _shown(files), _shown(folders), archive.read)
 
 
@@ -121,7 +122,7 @@ def gather_small(rows: list[Row], min_per_class: int) -> list[Row]:
             return row.label
         return f"{row.other}-other" if row.other else "other"
 
-    return [replace(row, label=label(row)) for row in rows]
+    return [row if label(row) == row.label else replace(row, label=label(row)) for row in rows]
 
 
 def splits(path: str | Path) -> list[str]:
@@ -131,8 +132,7 @@ def splits(path: str | Path) -> list[str]:
 
 def _shown(names: Iterable[str]) -> list[str]:
     """Sorted, without hidden files and what some archivers add."""
-    hidden = (".", "__MACOSX")
-    return sorted(name for name in names if not any(part.startswith(hidden) for part in name.split("/")))
+    return sorted(name for name in names if "/." not in f"/{name}" and "/__MACOSX" not in f"/{name}")
 
 
 def _rows_of_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +52,7 @@ class LossSecondMoment(nn.Module):
 
     def __init__(self, T: int, *, history: int = 10, uniform_prob: float = 0.001):
         super().__init__()
-        self.uniform_prob = uniform_prob
+        self.T, self.uniform_prob = T, uniform_prob
         self.register_buffer("losses", torch.zeros(T, history, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(T, dtype=torch.long))
 
@@ -74,11 +75,13 @@ class LossSecondMoment(nn.Module):
     def update(self, t: Tensor, losses: Tensor) -> None:
         """Records unweighted losses (n,) of timesteps t (n,), in order; the oldest of a timestep gives way.
 
-        Where several processes train together, each records the losses of all.
+        A loss that is not finite is left out. Where several processes train together, each records the losses of all.
         """
         t, losses = _of_all_processes(t.to(losses.device)), _of_all_processes(losses)
         history = self.losses.shape[1]
-        for i, loss in zip(t.tolist(), losses.double().tolist(), strict=True):
+        for i, loss in zip(t.tolist(), losses.tolist(), strict=True):
+            if not math.isfinite(loss):  # training skips such a step; one in the record would end it
+                continue
             if self.counts[i] == history:
                 self.losses[i] = torch.cat([self.losses[i, 1:], self.losses.new_tensor([loss])])
             else:

@@ -35,16 +35,25 @@ def denoising_loss(
 
     Raises:
         ValueError: the weighting is unknown.
+
+    Source:
+        Karras et al. 2022, eq. 8.
     """
     if weighting is not None and weighting not in WEIGHTINGS:
         raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)} or None, got {weighting!r}")
-    x = x0 + sigma.to(x0).reshape(-1, 1, 1, 1) * noise
+    sigma = sigma.detach().cpu().double()
+    x = x0 + _rows(sigma, x0) * noise
     c, raw = model.predict_raw(x, sigma, **cond)
     loss = _mse(model, c, raw, x, x0, noise)
     if weighting is None:
         return loss
-    w = WEIGHTINGS[weighting](sigma.double().cpu(), model.sigma_data) * c.c_out.flatten().double().cpu() ** 2
-    return w.to(loss) * loss
+    c_out = model.scalings(sigma, sigma).c_out.flatten()  # in float64
+    return _rows(WEIGHTINGS[weighting](sigma, model.sigma_data) * c_out**2, x0).flatten() * loss
+
+
+def _rows(values: Tensor, like: Tensor) -> Tensor:
+    """(N,) float64 on the CPU as (N, 1, 1, 1) of like's dtype and device; in this order, since mps has no float64."""
+    return values.to(like.dtype).to(like.device).reshape(-1, 1, 1, 1)
 
 
 def _mse(model: Model, c, raw: Tensor, x: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
@@ -112,13 +121,13 @@ def hybrid_loss(
     Source:
         Nichol & Dhariwal 2021, eq. 16.
     """
+    if not model.learned_range:
+        raise ValueError("the hybrid loss trains a learned variance; this model has none, use denoising_loss")
     chain = _chain(model, chain)
     step = ChainStep.at(chain, t, x0)
     x = x0 + step.sigma * noise
     c, raw = model.predict_raw(x, step.sigma.flatten(), **cond)
     mse = _mse(model, c, raw, x, x0, noise)
-    if not model.learned_range:
-        raise ValueError("the hybrid loss trains a learned variance; this model has none, use denoising_loss")
     mean, v = raw.chunk(2, dim=1)
     vb = _vb(model, c, torch.cat([mean.detach(), v], dim=1), x, x0, step, "learned")
     return mse + (len(chain) / 1000 if vb_scale is None else vb_scale) * vb
@@ -150,7 +159,7 @@ class ChainStep:
         if t.numel() and not 0 <= int(t.min()) <= int(t.max()) < len(chain):
             raise ValueError(f"t must lie in 0..{len(chain) - 1}, got {int(t.min())}..{int(t.max())}")
         columns = (s[t], s_next[t], low.log()[t], high.log()[t])
-        return cls(*(column.to(like.dtype).to(like.device).reshape(-1, 1, 1, 1) for column in columns))
+        return cls(*(_rows(column, like) for column in columns))
 
     def posterior_mean(self, x0: Tensor, x: Tensor) -> Tensor:
         """E[x' | x, x0] = x0 + (s'/s)^2 (x - x0) (Ho et al. 2020, eq. 7)."""

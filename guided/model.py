@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -90,7 +92,8 @@ class Model(nn.Module):
             timesteps; some hundreds for continuous ones whose embedding was made for t in 0..1000).
 
     Raises:
-        ValueError: the parametrization is unknown, or "flow", "vp" or "ve" is given a discrete schedule.
+        ValueError: the parametrization is unknown, or "flow", "vp" or "ve" is given a discrete schedule; sigma_min and
+            sigma_max are not a range; or the network has another number of classes.
     """
 
     def __init__(
@@ -122,6 +125,14 @@ class Model(nn.Module):
         self.learned_range, self.patch, self.sigma_data, self.time_scale = learned_range, patch, sigma_data, time_scale
         if schedule is not None:
             sigma_min, sigma_max = float(schedule.sigma[0]), float(schedule.sigma[-1])
+        elif not 0 < sigma_min < sigma_max:
+            raise ValueError(f"a model needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        rows = getattr(getattr(net, "config", None), "num_classes", None)
+        if rows is not None and rows != len(self.class_names) + null_class:
+            raise ValueError(
+                f"the network's label embedding has {rows} rows, but there are {len(self.class_names)} class names "
+                f"{'and' if null_class else 'and no'} null class"
+            )
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
     # ------------------------------------------------------------------ the denoiser
@@ -160,11 +171,17 @@ class Model(nn.Module):
         raw = self.net(inputs, t.to(inputs.dtype), **self._network_inputs(cond, x))
         if self.patch > 1:
             raw = F.pixel_shuffle(raw, self.patch)
+        wanted = (x.shape[0], self.channels * (1 + self.learned_range), *x.shape[2:])
+        if raw.shape != wanted:
+            learned = "with" if self.learned_range else "without"
+            raise ValueError(f"the network gives {tuple(raw.shape)}; a model {learned} a learned range needs {wanted}")
         return c, raw.to(x.dtype)
 
     def scalings(self, sigma: Tensor | float, like: Tensor) -> Scalings:
         """The four coefficients at sigma () or (N,), made in float64 on the CPU, then given like's dtype and device."""
-        s = torch.as_tensor(sigma).detach().to("cpu", torch.float64)
+        s = torch.as_tensor(sigma).detach().cpu().double()  # in this order: mps has no float64
+        if not bool((s > 0).all()):
+            raise ValueError(f"sigma must be positive, got {float(s.min()):.4g}")
         c_skip, c_out, c_in, c_noise = PARAMETRIZATIONS[self.parametrization](s, self.sigma_data)
         if self.schedule is not None:
             c_noise = self.schedule.t(s)
@@ -206,11 +223,13 @@ class Model(nn.Module):
 
         Raises:
             ValueError: a key the model does not take, an unknown class (the nearest names are suggested), a label outside
-                the classes, or None where there is no null class.
+                the classes, None where there is no null class, or no low_res for a super-resolution network.
         """
         self._check_keys(cond)
         if "label" in self.conditions:
             cond = {**cond, "label": self.labels(cond.get("label"))}
+        if "low_res" in self.conditions:
+            self._check_low_res(cond.get("low_res"))
         return Given(self, cond)
 
     def _check_keys(self, cond: dict) -> None:
@@ -223,13 +242,24 @@ class Model(nn.Module):
         self._check_keys(cond)
         inputs = {}
         if "label" in self.conditions:
-            inputs["y"] = _expand(self.labels(cond.get("label")).to(x.device), x.shape[0], "label")
+            y = self.labels(cond.get("label"))
+            y = y.to(x.dtype) if y.is_floating_point() else y  # before it goes to the device: mps has no float64
+            inputs["y"] = _expand(y.to(x.device), x.shape[0], "label")
         if "low_res" in self.conditions:
-            low_res = cond.get("low_res")
-            if low_res is None:
-                raise ValueError("this model is for super-resolution: give low_res")
-            inputs["low_res"] = _expand(low_res.to(x.device, x.dtype), x.shape[0], "low_res")
+            low_res = self._check_low_res(cond.get("low_res"))
+            low_res = _expand(low_res.to(x.dtype).to(x.device), x.shape[0], "low_res")
+            if self.patch > 1:  # to x's size, which the network would do, so that it can be cut into x's patches
+                low_res = F.interpolate(low_res, x.shape[2:], mode="bilinear", align_corners=False)
+                low_res = F.pixel_unshuffle(low_res, self.patch)
+            inputs["low_res"] = low_res
         return inputs
+
+    def _check_low_res(self, low_res: Tensor | None) -> Tensor:
+        if low_res is None:
+            raise ValueError("this model is for super-resolution: give low_res")
+        if low_res.ndim != 4 or low_res.shape[1] != self.channels:
+            raise ValueError(f"low_res must be (N, {self.channels}, h, w), got {tuple(low_res.shape)}")
+        return low_res
 
     def labels(self, labels: Labels, n: int | None = None) -> Tensor:
         """Labels in any form as int64 (N,) or float (N, K).
@@ -253,9 +283,11 @@ class Model(nn.Module):
     def _parse(self, labels: Labels) -> Tensor:
         if isinstance(labels, Tensor) and labels.is_floating_point():
             return self._soft(labels)
-        if labels is None or isinstance(labels, str | int):
+        if labels is None or isinstance(labels, str | Integral):
             labels = [labels]
         if isinstance(labels, Tensor):
+            if labels.ndim > 1:
+                raise ValueError(f"whole labels must be (N,), soft ones a float (N, K); got {tuple(labels.shape)}")
             y = labels.reshape(-1).long()
         else:
             y = torch.tensor([self._index(label) for label in labels], dtype=torch.long)
@@ -282,7 +314,10 @@ class Model(nn.Module):
                 raise ValueError("this model has no null class: say which class")
             return self.null_label
         if not isinstance(label, str):
-            return int(label)
+            try:
+                return operator.index(label)
+            except TypeError:
+                raise ValueError(f"a label is a class name or a whole number, got {label!r}") from None
         if label in self.class_names:
             return self.class_names.index(label)
         raise ValueError(f"unknown class {label!r}; {nearest(label, self.class_names)}")
@@ -307,7 +342,7 @@ class Model(nn.Module):
         linear = Schedule.linear()
         low, high = linear.t(ends)
         levels = linear.sigma_at(torch.linspace(float(low), float(high), 1000, dtype=torch.float64))
-        levels[-1] = min(self.sigma_max, float(levels[-1]))
+        levels[0], levels[-1] = ends  # also where they lie beyond the linear chain's
         return levels
 
     def sigmas(
@@ -339,8 +374,10 @@ class Model(nn.Module):
             levels = chain[space_timesteps(len(chain), steps)].flip(0)
             if sigma_max is not None:
                 levels = levels[levels <= sigma_max]
+            if len(levels) == 0:
+                raise ValueError(f"the respacing {steps!r} leaves no level" + (f" up to {sigma_max}" if sigma_max else ""))
         else:
-            levels = self._spaced(int(steps), spacing or "log-snr", sigma_max)
+            levels = self._spaced(operator.index(steps), spacing or "log-snr", sigma_max)
         return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
 
     def _spaced(self, steps: int, spacing: str, sigma_max: float | None) -> Tensor:

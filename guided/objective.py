@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from guided.levels import LogNormal, LossSecondMoment, Uniform
 from guided.losses import denoising_loss, hybrid_loss, variational_term
 from guided.model import Model
+from guided.schedule import Schedule
 
+Levels = Uniform | LogNormal | LossSecondMoment
 OBJECTIVES = ("simple", "edm", "min-snr", "hybrid", "vlb")
 
 
@@ -28,7 +30,8 @@ class Objective(nn.Module):
         label_dropout: probability that a label is replaced by the null class (Ho & Salimans 2022, Alg. 1).
 
     Raises:
-        ValueError: the kind is unknown or does not fit the model, or labels are dropped without a null class.
+        ValueError: the kind or the levels are unknown or do not fit the model, label_dropout lies outside [0, 1], or labels
+            are dropped without a null class.
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class Objective(nn.Module):
         model: Model,
         kind: str = "simple",
         *,
-        levels: str | Uniform | LogNormal | LossSecondMoment | None = None,
+        levels: str | Levels | None = None,
         label_dropout: float = 0.0,
     ):
         super().__init__()
@@ -44,13 +47,13 @@ class Objective(nn.Module):
             raise ValueError(f"the objective must be one of {', '.join(OBJECTIVES)}, got {kind!r}")
         if kind in ("hybrid", "vlb") and model.schedule is None:
             raise ValueError(f"the objective {kind!r} is that of a discrete chain; this model is continuous in time")
+        if kind == "hybrid" and not model.learned_range:
+            raise ValueError("the hybrid objective trains a learned variance, which this model has not; use 'simple'")
+        if not 0 <= label_dropout <= 1:
+            raise ValueError(f"label_dropout is a probability, got {label_dropout}")
         if label_dropout and model.null_label is None:
             raise ValueError("dropping labels needs a model with a null class")
-        if levels is None:
-            levels = LogNormal() if model.schedule is None else Uniform(len(model.schedule))
-        elif levels == "loss-second-moment":
-            levels = LossSecondMoment(len(model.schedule))
-        self.kind, self.levels, self.label_dropout = kind, levels, label_dropout
+        self.kind, self.levels, self.label_dropout = kind, _levels(levels, model.schedule), label_dropout
 
     def forward(self, model: Model, batch: dict[str, Any]) -> Tensor:
         x0 = batch["image"]
@@ -78,3 +81,20 @@ class Objective(nn.Module):
             return label
         drop = torch.rand(len(label), device=label.device) < self.label_dropout
         return torch.where(drop, model.null_like(label), label)
+
+
+def _levels(levels: str | Levels | None, chain: Schedule | None) -> Levels:
+    if levels is None:
+        return LogNormal() if chain is None else Uniform(len(chain))
+    if isinstance(levels, str) and levels != "loss-second-moment":
+        raise ValueError(f"levels must be 'loss-second-moment' or an object of guided.levels, got {levels!r}")
+    if chain is None:
+        if isinstance(levels, str | Uniform | LossSecondMoment):
+            raise ValueError("these levels are timesteps, but this model is continuous in time: use LogNormal")
+        return levels
+    if isinstance(levels, LogNormal):
+        raise ValueError("LogNormal levels are for continuous models; this one's are the timesteps of its chain")
+    levels = LossSecondMoment(len(chain)) if isinstance(levels, str) else levels
+    if levels.T != len(chain):
+        raise ValueError(f"the levels are for {levels.T} timesteps, the model's chain has {len(chain)}")
+    return levels

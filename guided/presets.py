@@ -79,10 +79,14 @@ class Preset:
         )
 
     def loss(self, model: Model) -> Objective:
-        """The objective on a model of this preset."""
+        """The objective on a model of this preset, or of another kind (--init): with what that can learn of it."""
+        variational = self.objective in ("hybrid", "vlb")
+        kind = self.objective
+        if variational != model.learned_range:
+            kind = "hybrid" if model.learned_range else "simple"
         return Objective(
             model,
-            self.objective,
+            kind,
             levels=LogNormal(*self.levels) if model.schedule is None else None,
             label_dropout=self.label_dropout if model.null_label is not None else 0.0,
         )

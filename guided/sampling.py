@@ -7,6 +7,7 @@ import inspect
 import logging
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from guided.guidance.per_picture import Window
 from guided.model import Labels, Model
 from guided.noise import SeededNoise
 from guided.samplers import SAMPLERS
-from guided.types import Denoiser, State
+from guided.types import Denoiser, Prediction, State
 
 log = logging.getLogger("guided")
 Seeds = int | Sequence[int] | None
@@ -69,9 +70,9 @@ def sample(
     terms = tuple(terms)
     y, n = _conditions(model, labels, n, seeds, low_res)
     seeds = resolve_seeds(seeds, n)
-    batch_size = min(batch_size or n, n)
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = min(batch_size or n, n)
     total = -(-n // batch_size) * len(model.sigmas(steps, spacing)[1:])
     with _bar(total, progress) as tick:
         batches = []
@@ -124,7 +125,7 @@ def stream(
     y, n = _conditions(model, labels, n, seeds, low_res)
     if prompt is not None:
         raise ValueError("this model takes no text: leave prompt out and give labels or terms")
-    run = _sampler(sampler, sampler_options)
+    run = _sampler(sampler, sampler_options, model)
     sigmas = model.sigmas(steps, spacing)
     D = denoiser(
         model, y, guidance_scale=guidance_scale, window=window, terms=terms, clip=clip, low_res=low_res,
@@ -194,8 +195,7 @@ def resolve_seeds(seeds: Seeds, n: int) -> list[int]:
         start = secrets.randbelow(2**31)
         log.info("seeds %d..%d", start, start + n - 1)
         return list(range(start, start + n))
-    if isinstance(seeds, int):
-        return list(range(seeds, seeds + n))
+    seeds = range(seeds, seeds + n) if isinstance(seeds, Integral) else seeds
     seeds = [int(s) for s in seeds]
     if len(seeds) != n:
         raise ValueError(f"{len(seeds)} seeds for {n} pictures: give one each, or an int for the first")
@@ -207,16 +207,19 @@ def _conditions(
 ) -> tuple[Tensor | None, int]:
     """The labels of all pictures (None for a model without classes, or without labels) and how many there are."""
     if n is None:
-        counts = [len(v) for v in (low_res, seeds if isinstance(seeds, Sequence) else None) if v is not None]
+        counts = [len(v) for v in (low_res, None if isinstance(seeds, Integral) else seeds) if v is not None]
         n = max(counts, default=1)
-        if labels is not None and not isinstance(labels, str | int):
+        if labels is not None:
             n = max(n, len(model.labels(labels)))
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
+    if low_res is not None and len(low_res) not in (1, n):
+        raise ValueError(f"{len(low_res)} low_res images for {n} pictures: give 1 or {n}")
     return (None if labels is None else model.labels(labels, n)), n
 
 
-def _sampler(name: str, options: dict):
+def _sampler(name: str, options: dict, model: Model):
+    """The sampler of a name, once it has taken the options: a generator would complain of them only when asked."""
     if name not in SAMPLERS:
         close = difflib.get_close_matches(name, SAMPLERS, n=2, cutoff=0.4)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
@@ -225,6 +228,9 @@ def _sampler(name: str, options: dict):
     for option in options:
         if option not in known:
             raise TypeError(f"the sampler {name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+    x, sigmas = torch.zeros(1, 1, 1, 1), torch.tensor([1.0, 0.0])
+    pretended = Prediction(x, x if model.learned_range else None)
+    next(SAMPLERS[name](lambda x, sigma: pretended, x, sigmas, noise=torch.zeros_like, **options))
     return SAMPLERS[name]
 
 

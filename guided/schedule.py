@@ -148,6 +148,8 @@ def space_timesteps(T: int, sections: str | Sequence[int]) -> list[int]:
         raise ValueError(f"no whole stride over {T} timesteps gives {n} steps; use '{n}' for a fractional one")
     if isinstance(sections, str):
         sections = [_whole(part, sections) for part in sections.split(",")]
+    if len(sections) == 0:
+        raise ValueError("a respacing needs at least one section")
     kept, start = set(), 0
     size, extra = divmod(T, len(sections))
     for i, count in enumerate(sections):
@@ -172,7 +174,7 @@ def _whole(part: str, text: str) -> int:
 
 
 def log_snr_sigmas(n: int, sigma_min: float, sigma_max: float) -> Tensor:
-    """(n,) levels uniform in log-SNR = -2 log sigma, decreasing (Lu et al. 2022, section 3)."""
+    """(n,) levels uniform in log-SNR = -2 log sigma, decreasing (Lu et al. 2022a, section 3)."""
     return torch.linspace(math.log(sigma_max), math.log(sigma_min), n, dtype=torch.float64).exp()
 
 

@@ -77,7 +77,14 @@ def test_cfg_is_classifier_guidance(s, scale):
 
 def test_terms_add():
     s, D = level(0.7), M.denoiser()
-    terms = Term(classifier(0), 0.3), Term(near(0.2), 2.0, "x0"), Term(near(-0.1), 1.5, "x0-frozen")
+    terms = [
+        Term(classifier(0), 0.3),
+        Term(
+            lambda x, sigma, x0: (x * x0).flatten(1).sum(1), 0.7
+        ),  # its x0 is a constant, beside terms on x0 too
+        Term(near(0.2), 2.0, "x0"),
+        Term(near(-0.1), 1.5, "x0-frozen"),
+    ]
     together = guide(D, *terms)(X, s)
     apart = [guide(D, t)(X, s).grad for t in terms]
     exact(together.grad, sum(apart))
@@ -243,6 +250,20 @@ def test_two_conditions_of_one_model_run_as_one_batch(model, sigma, null):
         apart = cfg(lambda x, s: D_c(x, s), lambda x, s: D_u(x, s), 3.0)(PICTURES, sigma)
         assert model.net.batches == [4, 2, 2]
     torch.testing.assert_close(fused.x0, apart.x0, atol=1e-6, rtol=0)
+
+
+def test_a_fused_batch_keeps_the_conditional_var_frac():
+    class Learned(Net):
+        def forward(self, x, t, y=None):
+            out = super().forward(x, t, y)
+            return torch.cat([out, 0.5 * out], dim=1)
+
+    model = Model(Learned(), None, "edm", class_names=["a", "b", "c"], null_class=True, learned_range=True)
+    D_c, D_u = model.given(label=[0, 2]), model.given(label=None)
+    with torch.no_grad():
+        fused = cfg(D_c, D_u, 3.0)(PICTURES, level(0.7))
+        assert model.net.batches == [4]
+        torch.testing.assert_close(fused.var_frac, D_c(PICTURES, level(0.7)).var_frac, atol=1e-6, rtol=0)
 
 
 def test_what_does_not_fit_one_batch_takes_two_calls(model):

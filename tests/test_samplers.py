@@ -304,6 +304,22 @@ def test_distribution_of_a_gaussian(name):
     assert float(x.std()) == pytest.approx(std, rel=0.03)
 
 
+@pytest.mark.parametrize(
+    "sampler",
+    [euler_ancestral, dpm2_ancestral, dpmpp_2s_ancestral, dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde, heun, euler],
+)
+def test_s_noise_scales_the_noise(sampler):
+    """With a constant estimate a step is linear in its noise."""
+    churn = {"s_churn": 1.0} if sampler in (heun, euler) else {}
+
+    def step(s_noise):
+        D = lambda x, sigma: Prediction(torch.full_like(x, 0.3))  # noqa: E731
+        return last(sampler(D, start(), SIGMAS[:2], noise=SeededNoise(range(3)), s_noise=s_noise, **churn))
+
+    assert not torch.equal(step(1.0), step(0.0))
+    torch.testing.assert_close(step(1.7) - step(0.0), 1.7 * (step(1.0) - step(0.0)), atol=1e-12, rtol=0)
+
+
 def test_ddim_inverts():
     def round_trip(n):
         down = torch.logspace(math.log10(8), -1, n + 1, dtype=torch.float64)

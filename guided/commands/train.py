@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from guided.checkpoint import check_device, read_weights, save
+from guided import finetune
+from guided.checkpoint import check_device, save
 from guided.data import Batches, Images
 from guided.folders import splits
 from guided.images import save_grid
@@ -58,9 +59,7 @@ def run(args: argparse.Namespace) -> None:
     preset = with_flags(PRESETS[args.preset], args)
     device = check_device(args.device) if args.device else None
     images = read_images(args, preset)
-    model = preset.model(images.class_names, size=images.size[0])
-    if args.init and not (Path(args.out) / "training").exists():
-        initialise(model, args.init)
+    model = starting_model(args, preset, images)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{len(images)} pictures, {len(images.class_names)} classes, {parameters / 1e6:.1f} M parameters", file=sys.stderr)
     steps = train(
@@ -112,23 +111,18 @@ def read_images(args: argparse.Namespace, preset: Preset) -> Images:
     )
 
 
-def initialise(model: Model, source: str) -> None:
-    """Fill the model with another's weights; a label embedding of another class list is made anew, and said so."""
-    tensors = read_weights(source)
-    own = model.net.state_dict()
-    anew = [k for k in own if k.startswith("label_emb.") and k in tensors and tensors[k].shape != own[k].shape]
-    anew += [k for k in own if k.startswith("label_emb.") and k not in tensors]
-    for key in anew:
-        tensors[key] = own[key]
-    spare = [k for k in tensors if k.startswith("label_emb.") and k not in own]
-    for key in spare:
-        del tensors[key]
-    wrong = [k for k in own.keys() | tensors.keys() if k not in own or k not in tensors or own[k].shape != tensors[k].shape]
-    if wrong:
-        raise ValueError(f"--init {source} is of another network: {sorted(wrong)[0]} and {len(wrong) - 1} more differ")
-    model.net.load_state_dict(tensors)
-    if anew or spare:
-        print(f"--init {source}: other classes there, the label embedding starts afresh", file=sys.stderr)
+def starting_model(args: argparse.Namespace, preset: Preset, images: Images) -> Model:
+    """A fresh model of the preset; or, with --init, one like that checkpoint, whose network then counts."""
+    size = images.size[0]
+    resumes = (Path(args.out) / "training").exists()
+    if not args.init or finetune.is_bare(args.init):
+        model = preset.model(images.class_names, size=size)
+        said = finetune.weights_into(model, args.init) if args.init and not resumes else ""
+    else:
+        model, said = finetune.like(args.init, images.class_names, size=size, null_class=preset.label_dropout > 0)
+    if said and not resumes:
+        print(said, file=sys.stderr)
+    return model
 
 
 def provenance(args: argparse.Namespace, step) -> dict:

@@ -24,10 +24,13 @@ def ddpm(
 ) -> Iterator[State]:
     """Ancestral sampling: x' ~ N(mu, V) with mu = x0 + (s'/s)^2 (x - x0).
 
-    V lies between "fixed-small", (s'/s)^2 (s^2 - s'^2), and "fixed-large", (s^2 - s'^2) (1 + s'^2) / (1 +
-    s^2): the chain's posterior variance and its beta, in sigma space. A denoiser's `grad` shifts mu by V *
-    grad (the mean form); the other samplers take its x0 as it is (the score form), as this one does where
-    grad is None.
+    V lies between the chain's posterior variance and its beta, which in sigma space are
+
+        "fixed-small"   (s'/s)^2 (s^2 - s'^2)
+        "fixed-large"   (s^2 - s'^2) (1 + s'^2) / (1 + s^2)
+
+    A denoiser's `grad` shifts mu by V * grad (the mean form); the other samplers take its x0 as it is (the
+    score form), as this one does where grad is None. `state.x0` is the denoiser's own in either case.
 
     Args:
         D, x, sigmas, noise: see `guided.samplers`. No noise is drawn for the step to 0.

@@ -103,7 +103,7 @@ def euler(
         ValueError: sigmas are not strictly monotone (decreasing, if s_churn > 0), or an option is negative.
 
     Source:
-        Karras et al. 2022, Alg. 2 without its second-order correction.
+        Karras et al. 2022, eq. 1 with sigma(t) = t; Alg. 2 without its second-order correction.
     """
     check_not_negative(s_churn=s_churn, s_tmin=s_tmin, s_tmax=s_tmax, s_noise=s_noise)
     levels = check_sigmas(sigmas, up=s_churn == 0)

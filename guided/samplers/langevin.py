@@ -95,7 +95,7 @@ def langevin(
     if not s > 0:
         raise ValueError(f"a corrector needs a positive sigma, got {s}; leave the last step out")
     for _ in range(steps):
-        score = (D(x, level(s)).x0 - x) / s**2
+        score = (D(x, level(s)).x0 - x) / s**2  # Karras et al. 2022, eq. 3
         z = noise(x)
         size = 2 * (snr * _norm(z) / _norm(score).clamp(min=1e-12)) ** 2
         x = x + size * score + (2 * size).sqrt() * z

@@ -57,7 +57,10 @@ def level(s: float) -> Tensor:
 
 
 def toward(x0: Tensor, x: Tensor, ratio: float) -> Tensor:
-    """Where x arrives at level ratio * sigma if x0 stays what it is: the exact solution of the ODE then."""
+    """Where x arrives at level ratio * sigma if x0 stays what it is: the exact solution of the ODE then.
+
+    This is a step of DDIM's probability flow (Song et al. 2021, eq. 13), whose coordinates are sigma space.
+    """
     return x0 + ratio * (x - x0)
 
 

@@ -1,0 +1,141 @@
+"""Any timm backbone as a classifier that knows the noise level: feature-wise linear modulation (FiLM) of its stages."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from guided.checkpoint import check_fit
+from guided.networks.blocks import timestep_embedding, zero
+
+
+@dataclass(frozen=True)
+class TimmConfig:
+    """A timm backbone.
+
+    Attributes:
+        name: as `timm.create_model` knows it.
+        in_channels: channels of the input, after space-to-depth.
+        out_channels: classes.
+        emb_channels: width of the noise embedding.
+        options: further arguments of `timm.create_model` (img_size, drop_rate, ...).
+    """
+
+    name: str
+    in_channels: int = 3
+    out_channels: int = 1000
+    emb_channels: int = 128
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class TimmNet(nn.Module):
+    """logits(x, t): a timm backbone whose stages' outputs h become (1 + a(t)) h + b(t), channel by channel.
+
+    a and b start at zero, so a fresh network is the plain backbone.
+
+    Raises:
+        ValueError: timm has no such model, or does not say where its stages end.
+
+    Source:
+        Perez et al. 2018, eq. 2.
+    """
+
+    def __init__(self, config: TimmConfig):
+        super().__init__()
+        self.config = config
+        width = config.emb_channels
+        self.noise_embed = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.backbone = _create(config)
+        self.stages = [(s["module"], s["num_chs"]) for s in self.backbone.feature_info if _has(self.backbone, s)]
+        if not self.stages:
+            raise ValueError(f"timm's {config.name} does not say where its stages end: use another backbone")
+        self.films = nn.ModuleList([zero(nn.Linear(width, 2 * channels)) for _, channels in self.stages])
+        for name, _ in self.stages:
+            self.backbone.get_submodule(name).register_forward_hook(_modulate)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        emb = self.noise_embed(timestep_embedding(t, self.config.emb_channels))
+        films = {
+            self.backbone.get_submodule(name): film(emb)
+            for (name, _), film in zip(self.stages, self.films, strict=True)
+        }
+        dtype = next(p.dtype for p in self.backbone.parameters())
+        before = _FILMS.set(films)
+        try:
+            return self.backbone(x.to(dtype)).to(x.dtype)
+        finally:
+            _FILMS.reset(before)
+
+    def to_torso(self, dtype: torch.dtype) -> TimmNet:
+        """Compute the backbone in `dtype`; the noise embedding stays float32. Returns itself."""
+        self.backbone.to(dtype)
+        return self
+
+    def load_clean(self, path: str | Path) -> str:
+        """Start from a checkpoint file of the plain backbone (.safetensors, or .pt/.pth read without pickles).
+
+        Returns:
+            A sentence about what starts afresh ("" if nothing but the modulation does).
+
+        Raises:
+            ValueError: the file is of another network; the first wrong keys are named.
+        """
+        tensors, own = _read(Path(path)), self.backbone.state_dict()
+        heads = self.backbone.pretrained_cfg.get("classifier") or ()
+        heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+        fresh = [
+            k for k, v in own.items() if k.startswith(heads) and (k not in tensors or tensors[k].shape != v.shape)
+        ]
+        tensors = {k: v for k, v in tensors.items() if k in own or not k.startswith(heads)}
+        tensors |= {k: own[k] for k in fresh}
+        check_fit(own, tensors, str(path))
+        self.backbone.load_state_dict(tensors)
+        return f"{path} has other classes: the head starts afresh" if fresh else ""
+
+
+# what the hooks of this thread's forward pass apply; hooks that held it themselves would not survive a copy (EMA)
+_FILMS: ContextVar[dict[nn.Module, Tensor]] = ContextVar("films")
+
+
+def _modulate(stage: nn.Module, args: tuple, h: Tensor) -> Tensor:
+    film = _FILMS.get({}).get(stage)
+    if film is None:
+        return h
+    scale, shift = film.to(h.dtype).chunk(2, dim=1)
+    between = [1] * (h.ndim - 2)
+    if h.shape[1] == scale.shape[1] and h.ndim == 4:  # (N, C, H, W)
+        return h * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
+    return h * (1 + scale.reshape(len(h), *between, -1)) + shift.reshape(len(h), *between, -1)  # (N, ..., C)
+
+
+def _create(config: TimmConfig) -> nn.Module:
+    import timm
+
+    if not timm.is_model(config.name):
+        close = ", ".join(timm.list_models(f"*{config.name.split('_')[0]}*")[:4])
+        raise ValueError(f"timm has no model {config.name!r}" + (f"; it has {close}, ..." if close else ""))
+    return timm.create_model(
+        config.name, pretrained=False, in_chans=config.in_channels, num_classes=config.out_channels, **config.options
+    )
+
+
+def _has(backbone: nn.Module, stage: dict[str, Any]) -> bool:
+    return any(name == stage["module"] for name, _ in backbone.named_modules())
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict_ema", "state_dict", "model_ema", "model"):  # how timm's training programs wrap them
+        if isinstance(tensors.get(key), dict):
+            tensors = tensors[key]
+            break
+    return {k.removeprefix("module."): v for k, v in tensors.items()}

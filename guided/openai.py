@@ -1,1 +1,0 @@
-"""Official files (being written)."""
