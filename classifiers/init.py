@@ -5,34 +5,93 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from classifiers.checkpoint import build, load
+import torch
+from torch import nn
+
+from classifiers.checkpoint import WEIGHTS, build
 from classifiers.noisy import NoisyClassifier
 from classifiers.presets import Preset
 from classifiers.timm_net import TimmNet
-from guided.checkpoint import check_fit
+from guided.checkpoint import check_fit, find, read_folder
 
 
 def start(
-    preset: Preset, init: str | Path | None, class_names: Sequence[str], size: int, channels: int
+    preset: Preset, init: str | Path | None, class_names: Sequence[str], *, size: int, channels: int
 ) -> tuple[NoisyClassifier, str]:
     """A classifier to train, and a sentence about what could not be kept of `init` ("" if all was).
 
     Args:
-        init: None; a classifier's folder, whose network, scaling and noise range then count instead of the preset's; or a
-            checkpoint file of the plain timm backbone that the preset names.
+        init: None; a classifier's name or folder, whose network, scaling and chain then count in place of the preset's;
+            or a checkpoint file of the plain timm backbone that the preset names.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: the weights do not fit; the first wrong keys are named.
+        ValueError: fewer than two classes, or the weights do not fit; the first wrong keys are named.
     """
     if len(class_names) < 2:
         raise ValueError(f"a classifier needs at least two classes, got {len(class_names)}")
-    fresh = preset.classifier(list(class_names), size=size, channels=channels)
+    if init is not None and not _is_bare(init):
+        return like(init, class_names, size=size)
+    clf = preset.classifier(list(class_names), size=size, channels=channels)
+    _try(clf)
     if init is None:
-        return fresh, ""
+        return clf, ""
+    if not isinstance(clf.net, TimmNet):
+        raise ValueError(f"{init} is a bare checkpoint file: it needs a timm network, named by --backbone")
+    return clf, clf.net.load_clean(init)
+
+
+def like(source: str | Path, class_names: Sequence[str], *, size: int) -> tuple[NoisyClassifier, str]:
+    """A trainable classifier with the network and weights of another one, for other classes or another size.
+
+    Returns:
+        The classifier, and a sentence about what starts afresh ("" if nothing does).
+
+    Raises:
+        FileNotFoundError, ValueError: as `start`.
+    """
+    config, tensors = read_folder(find(source, WEIGHTS), "classifier")
+    same_classes = list(class_names) == config["class_names"]
+    same_size = size == config["image_size"]
+    config = {**config, "class_names": list(class_names), "image_size": size}
+    config["network"] = {**config["network"], "out_channels": len(class_names)}
+    if "image_size" in config["network"]:
+        config["network"]["image_size"] = size // config["patch"]
+    clf = build(config)
+    _try(clf)
+
+    own = clf.net.state_dict()
+    afresh = () if same_classes else head_keys(clf.net)
+    afresh += () if same_size else ("out.2.positional_embedding",)
+    fresh = {k: v for k, v in own.items() if k.startswith(afresh)} if afresh else {}
+    tensors = {k: v for k, v in tensors.items() if k not in fresh} | fresh
+    check_fit(own, tensors, str(source))
+    clf.net.load_state_dict(tensors)
+    said = [] if same_classes else ["other classes, so the head starts afresh"]
+    if not same_size and "out.2.positional_embedding" in own:
+        said.append("another size, so the pooling's positions start afresh")
+    return clf, f"{source} has {' and '.join(said)}" if said else ""
+
+
+def head_keys(net: nn.Module) -> tuple[str, ...]:
+    """What the keys of the layer that tells the classes begin with."""
+    if isinstance(net, TimmNet):
+        return tuple(f"backbone.{head}" for head in net.heads)
+    by_pool = {"attention": "out.2.c_proj.", "adaptive": "out.3.", "spatial": "out.2.", "spatial_v2": "out.3."}
+    return (by_pool[net.config.pool],)
+
+
+def _try(clf: NoisyClassifier) -> None:
+    """ValueError where the network does not take pictures of the classifier's size."""
+    side = clf.image_size
+    with torch.no_grad():
+        try:
+            clf.eval()(torch.zeros(1, clf.channels, side, side), 1.0)
+        except (RuntimeError, AssertionError) as error:  # what timm's backbones raise
+            raise ValueError(f"the network does not take pictures of {side}x{side}: {error}") from error
+    clf.train()
+
+
+def _is_bare(init: str | Path) -> bool:
     path = Path(init)
-    if path.is_file() and not (path.parent / "config.json").exists():
-        if not isinstance(fresh.net, TimmNet):
-            raise ValueError(f"{init} is a bare checkpoint file, which needs a timm network: say which with --backbone")
-        return fresh, fresh.net.load_clean(path)
-    raise NotImplementedError
+    return path.is_file() and path.name != "model.safetensors"

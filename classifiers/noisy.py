@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guided.guidance import Term
-from guided.model import Labels, Model
-from guided.schedule import Schedule
+from guided.labels import Labels
+from guided.model import Model
+from guided.schedule import Schedule, float64
 
 
 class NoisyClassifier(nn.Module):
@@ -29,8 +30,8 @@ class NoisyClassifier(nn.Module):
         class_names: one name a class.
         patch: space-to-depth factor: with 2 a 64-pixel classifier costs what a 32-pixel one does.
         sigma_data: the data's standard deviation (continuous classifiers).
-        sigma_min, sigma_max: the range it was trained on; a discrete one takes its schedule's. A clean classifier's is
-            one tiny level.
+        sigma_min, sigma_max: the range it was trained on; a discrete one takes its schedule's. A clean classifier's is a
+            tiny one, which no eye can see.
         time_scale: factor on what the network is told about the noise level.
     """
 
@@ -83,10 +84,10 @@ class NoisyClassifier(nn.Module):
             (N, K) in x's dtype.
 
         Raises:
-            ValueError: a shape does not fit.
+            ValueError: a shape does not fit, or sigma is negative.
         """
         self._check(x, sigma)
-        c = self.inputs.scalings(torch.as_tensor(sigma).clamp(min=self.sigma_min), x)
+        c = self.inputs.scalings(float64(sigma).clamp(min=self.sigma_min), x)
         t = c.c_noise.to(x.device).reshape(-1).expand(x.shape[0])
         inputs = c.c_in * x
         inputs = inputs.to(next((p.dtype for p in self.net.parameters()), x.dtype))  # float32; the torso may be less
@@ -103,6 +104,8 @@ class NoisyClassifier(nn.Module):
         shape = tuple(getattr(sigma, "shape", ()))
         if shape not in ((), (x.shape[0],)):
             raise ValueError(f"sigma must be () or ({x.shape[0]},), got {shape}")
+        if bool((float64(sigma) < 0).any()):
+            raise ValueError(f"sigma must not be negative, got {float(float64(sigma).min()):g}")
 
     def term(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,15 @@ class TimmConfig:
     out_channels: int = 1000
     emb_channels: int = 128
     options: dict[str, Any] = field(default_factory=dict)
+
+    def for_size(self, side: int) -> TimmConfig:
+        """The same for pictures of this side, which backbones with position embeddings must be told."""
+        import timm
+
+        known = timm.get_pretrained_cfg(self.name) if timm.is_model(self.name) else None
+        if known is None or not known.fixed_input_size:
+            return self
+        return replace(self, options={"img_size": side, **self.options})
 
 
 class TimmNet(nn.Module):
@@ -71,6 +80,12 @@ class TimmNet(nn.Module):
         finally:
             _FILMS.reset(before)
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What the backbone's keys of its last layer begin with."""
+        names = self.backbone.pretrained_cfg.get("classifier") or ()
+        return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
     def to_torso(self, dtype: torch.dtype) -> TimmNet:
         """Compute the backbone in `dtype`; the noise embedding stays float32. Returns itself."""
         self.backbone.to(dtype)
@@ -85,9 +100,7 @@ class TimmNet(nn.Module):
         Raises:
             ValueError: the file is of another network; the first wrong keys are named.
         """
-        tensors, own = _read(Path(path)), self.backbone.state_dict()
-        heads = self.backbone.pretrained_cfg.get("classifier") or ()
-        heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+        tensors, own, heads = _read(Path(path)), self.backbone.state_dict(), self.heads
         fresh = [
             k for k, v in own.items() if k.startswith(heads) and (k not in tensors or tensors[k].shape != v.shape)
         ]

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from classifiers.checkpoint import load, save
+from classifiers.checkpoint import save
 from classifiers.init import start
 from classifiers.pictures import add_flags, read, reading
 from classifiers.presets import PRESETS, Preset
 from classifiers.timm_net import TimmConfig
 from guided.checkpoint import check_device
-from guided.data import Batches, Images
+from guided.data import Batches
 from guided.train import train
 
 
@@ -57,7 +57,10 @@ def run(args: argparse.Namespace) -> None:
     device = check_device(args.device) if args.device else None
     how = reading(args, preset.data)
     images = read(args, args.size or preset.image_size, how, "train")
-    clf, said = start(preset, args.init, images.class_names, images.size[0], images.channels)
+    torch.manual_seed(args.seed)  # fresh weights are a function of the seed, as all the rest
+    clf, said = start(
+        preset, args.init, images.class_names, size=images.size[0], channels=images.channels
+    )
     if said and not (Path(args.out) / "training").exists():
         print(said, file=sys.stderr)
     parameters = sum(p.numel() for p in clf.parameters())

@@ -61,8 +61,8 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such name or folder.
-        ValueError: config.json has an unknown key or does not fit the weights, the first wrong keys are named; the device is
-            not there; or the dtype is none of the three.
+        ValueError: config.json has an unknown key or does not fit the weights, the first wrong keys are named; the
+            device is not there; or the dtype is none of the three.
     """
     device, dtype = check_device(device), dtype or torch.float32
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
@@ -125,12 +125,12 @@ def build_network(config: dict[str, Any]) -> nn.Module:
 
 
 def schedule_config(schedule: Schedule | None) -> dict[str, Any] | None:
-    """{"name": ..., "T": ...} for a whole chain by its name; else the betas themselves and the timesteps they stand for."""
+    """{"name": ..., "T": ...} for a whole chain that has a name; else its betas and the timesteps they stand for."""
     if schedule is None:
         return None
-    T = len(schedule)
+    T, named = len(schedule), PLAIN_SCHEDULES.get(schedule.name)
     whole = torch.equal(schedule.timesteps, torch.arange(T))
-    if whole and schedule.name in PLAIN_SCHEDULES and torch.equal(PLAIN_SCHEDULES[schedule.name](T).beta, schedule.beta):
+    if named and whole and torch.equal(named(T).beta, schedule.beta):
         return {"name": schedule.name, "T": T}
     return {"name": "betas", "betas": schedule.beta.tolist(), "timesteps": schedule.timesteps.tolist()}
 
@@ -170,15 +170,22 @@ def read_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torc
         FileNotFoundError: it has no model.safetensors.
         ValueError: a file is damaged, or the folder is one of another kind or format.
     """
+    config = read_config(folder)
+    if config.get("kind") != kind:
+        raise ValueError(f"{folder} holds a {config.get('kind')}, not a {kind}")
+    return config, _read_tensors(folder / "model.safetensors")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a checkpoint folder of any kind; ValueError where it is damaged or of another format."""
     try:
         config = json.loads((folder / "config.json").read_text())
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'} is not JSON: {error}") from None
-    if config.get("format") != FORMAT:
-        raise ValueError(f"{folder}: config.json has format {config.get('format')}, this version reads {FORMAT}")
-    if config.get("kind") != kind:
-        raise ValueError(f"{folder} holds a {config.get('kind')}, not a {kind}")
-    return config, _read_tensors(folder / "model.safetensors")
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else None
+        raise ValueError(f"{folder}: config.json has format {found}, this version reads {FORMAT}")
+    return config
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -257,7 +264,10 @@ def check_keys(config: dict[str, Any], known: set[str], where: str, *, required:
 
 def check_device(device: str | torch.device | None) -> torch.device:
     """The device, or a clear error where it is not there."""
-    device = torch.device(device or "cpu")
+    try:
+        device = torch.device(device or "cpu")
+    except RuntimeError:
+        raise ValueError(f"device must be cpu, cuda, cuda:1, ... or mps, got {device!r}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {str(device)!r} was asked for but no GPU is available; use 'cpu'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 
-from guided.commands import info, models, replay, sample, train
+from guided.commands import import_, info, models, replay, sample, train
 
-COMMANDS = (sample, train, info, replay, models)
+COMMANDS = (sample, train, import_, info, replay, models)
 EPILOG = """\
 `guided COMMAND --help` explains a command. Bad input is one line on stderr and exit code 2, Ctrl-C is 130;
 with GUIDED_TRACEBACK=1 in the environment errors come with their traceback."""
@@ -30,6 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         return args.run(args) or 0
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, TypeError, OSError, MemoryError) as error:
         complain(args.command, str(error))
         code = 2

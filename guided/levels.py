@@ -1,4 +1,4 @@
-"""Which noise levels training sees: objects with sample(n) -> (levels, weights) and, where they learn, update(levels, losses)."""
+"""Which noise levels training sees: objects with sample(n) -> (levels, weights) and update(levels, losses)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training objectives. Every denoising loss is one mean square in F-space; the variational ones add the chain's KL terms."""
+"""Losses. Every denoising loss is one mean square in F-space; the variational ones add the chain's KL terms."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guided.model import Model
-from guided.schedule import Schedule
+from guided.schedule import Schedule, float64
 
 WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
     # weights of |x0 - D(x)|^2 as functions of sigma (s) and the data's deviation (d)
@@ -31,7 +31,8 @@ def denoising_loss(
         x0: (N, C, H, W) in [-1, 1].
         sigma: (N,) noise levels.
         noise: like x0, standard normal.
-        weighting: a row of `WEIGHTINGS`; None weighs F's error evenly, which is L_simple for eps, EDM's weighting for edm.
+        weighting: a row of `WEIGHTINGS`; None weighs F's error evenly, which is L_simple for eps and EDM's weighting
+            for edm.
 
     Raises:
         ValueError: the weighting is unknown.
@@ -41,7 +42,7 @@ def denoising_loss(
     """
     if weighting is not None and weighting not in WEIGHTINGS:
         raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)} or None, got {weighting!r}")
-    sigma = sigma.detach().cpu().double()
+    sigma = float64(sigma)
     x = x0 + _rows(sigma, x0) * noise
     c, raw = model.predict_raw(x, sigma, **cond)
     loss = _mse(model, c, raw, x, x0, noise)
@@ -80,8 +81,10 @@ def variational_term(
     variance: str | None = None,
     **cond: Tensor | None,
 ) -> Tensor:
-    """L_t of the variational bound in bits per dimension, (N,): KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t)), at t = 0 the
-    likelihood of the 8-bit image. KL does not depend on the scale of x, so it is computed in sigma space.
+    """L_t of the variational bound in bits per dimension, (N,).
+
+    KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t)), at t = 0 the likelihood of the 8-bit image. KL does not depend on the
+    scale of x, so it is computed in sigma space.
 
     Args:
         x0: (N, C, H, W) in [-1, 1], of 8-bit images.
@@ -98,7 +101,7 @@ def variational_term(
     """
     step = ChainStep.at(_chain(model, chain), t, x0)
     x = x0 + step.sigma * noise
-    c, raw = model.predict_raw(x, step.sigma.flatten(), **cond)
+    c, raw = model.predict_raw(x, step.level, **cond)
     return _vb(model, c, raw, x, x0, step, variance)
 
 
@@ -115,7 +118,7 @@ def hybrid_loss(
     """L_simple + vb_scale * L_vlb, (N,), for a learned variance; the mean gets no gradient from the second part.
 
     Args:
-        vb_scale: None is T/1000, the "rescaled" form that all official models use (about L_hybrid's lambda = 0.001 times
+        vb_scale: None is T/1000, the "rescaled" form that all official models use (L_hybrid's lambda of 0.001, times
             T); 1.0 is the unscaled one. Others as `variational_term`.
 
     Source:
@@ -126,7 +129,7 @@ def hybrid_loss(
     chain = _chain(model, chain)
     step = ChainStep.at(chain, t, x0)
     x = x0 + step.sigma * noise
-    c, raw = model.predict_raw(x, step.sigma.flatten(), **cond)
+    c, raw = model.predict_raw(x, step.level, **cond)
     mse = _mse(model, c, raw, x, x0, noise)
     mean, v = raw.chunk(2, dim=1)
     vb = _vb(model, c, torch.cat([mean.detach(), v], dim=1), x, x0, step, "learned")
@@ -135,8 +138,12 @@ def hybrid_loss(
 
 @dataclass(frozen=True)
 class ChainStep:
-    """One ancestral step sigma -> sigma_next of every sample, with the bounds of its log variance; all (N, 1, 1, 1)."""
+    """One ancestral step sigma -> sigma_next of every sample, with the bounds of its log variance.
 
+    All are (N, 1, 1, 1) but `level`, which is sigma in the form that models take: (N,) float64 on the CPU.
+    """
+
+    level: Tensor
     sigma: Tensor
     sigma_next: Tensor
     log_low: Tensor
@@ -146,8 +153,9 @@ class ChainStep:
     def at(cls, chain: Schedule, t: Tensor, like: Tensor) -> ChainStep:
         """The steps of positions t (N,) of a chain, made in float64, in like's dtype and device.
 
-        low = (s'/s)^2 (s^2 - s'^2) is the posterior's variance, high = (s^2 - s'^2)(1 + s'^2)/(1 + s^2) is beta, in sigma
-        space (Nichol & Dhariwal 2021, eq. 15). At t = 0 low would be 0: it takes the step before's, as the reference does.
+        low = (s'/s)^2 (s^2 - s'^2) is the posterior's variance, high = (s^2 - s'^2)(1 + s'^2)/(1 + s^2) is beta, in
+        sigma space (Nichol & Dhariwal 2021, eq. 15). At t = 0 low would be 0: it takes the step before's, as the
+        reference does.
         """
         s = chain.sigma
         s_next = torch.cat([torch.zeros(1, dtype=torch.float64), s[:-1]])
@@ -159,7 +167,7 @@ class ChainStep:
         if t.numel() and not 0 <= int(t.min()) <= int(t.max()) < len(chain):
             raise ValueError(f"t must lie in 0..{len(chain) - 1}, got {int(t.min())}..{int(t.max())}")
         columns = (s[t], s_next[t], low.log()[t], high.log()[t])
-        return cls(*(_rows(column, like) for column in columns))
+        return cls(s[t], *(_rows(column, like) for column in columns))
 
     def posterior_mean(self, x0: Tensor, x: Tensor) -> Tensor:
         """E[x' | x, x0] = x0 + (s'/s)^2 (x - x0) (Ho et al. 2020, eq. 7)."""
@@ -233,7 +241,7 @@ def bits_per_dim(
         step = ChainStep.at(chain, torch.full((len(x0),), i), x0)
         eps = noise(x0)
         x = x0 + step.sigma * eps
-        pred = model(x, step.sigma.flatten(), **cond)
+        pred = model(x, step.level, **cond)
         pred_x0 = pred.x0.clamp(-1, 1) if clip else pred.x0
         vb = _vb_of(pred_x0, pred.var_frac, x, x0, step, variance)
         pred_eps = (x - pred_x0) / step.sigma

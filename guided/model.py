@@ -1,26 +1,23 @@
-"""A Model is a network plus what its inputs and outputs mean. The one place that knows VP scaling, t, dtype and patches."""
+"""A Model is a network plus what its inputs and outputs mean: the one place that knows VP scaling, t and patches."""
 
 from __future__ import annotations
 
-import difflib
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guided.schedule import Schedule, interpolate, karras_sigmas, log_snr_sigmas, space_timesteps
+from guided.labels import Labels, null_index, read_labels
+from guided.schedule import Schedule, float64, interpolate, karras_sigmas, log_snr_sigmas, space_timesteps
 from guided.types import Prediction
-
-Labels = str | int | Sequence[str | int] | Tensor | None
 
 
 class Scalings(NamedTuple):
-    """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise): how a network's output becomes an x0 (Karras et al. 2022, eq. 7)."""
+    """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise): how F's output becomes an x0 (Karras et al. 2022, eq. 7)."""
 
     c_skip: Tensor
     c_out: Tensor
@@ -37,8 +34,8 @@ def _vp_time(s: Tensor, beta_d: float = 19.9, beta_min: float = 0.1) -> Tensor:
     return ((beta_min**2 + 2 * beta_d * (1 + s**2).log()).sqrt() - beta_min) / beta_d
 
 
-# One row a parametrization: what F estimates, as (c_skip, c_out, c_in, c_noise) of sigma (s) and the data's deviation (d).
-# c_noise stands for models with no discrete schedule; those with one tell the network t(sigma) instead.
+# One row a parametrization: what F estimates, as (c_skip, c_out, c_in, c_noise) of sigma (s) and the data's deviation
+# (d). c_noise stands for models with no discrete schedule; those with one tell the network t(sigma) instead.
 PARAMETRIZATIONS: dict[str, Callable[[Tensor, float], tuple[Tensor, Tensor, Tensor, Tensor]]] = {
     # the noise of x_t = x / sqrt(1 + s^2) (Ho et al. 2020, eq. 14)
     "eps": lambda s, d: (torch.ones_like(s), -s, _vp(s), s.log() / 4),
@@ -84,8 +81,8 @@ class Model(nn.Module):
         class_names: one name a class; their count is the number of classes.
         null_class: the label embedding has one more row, for "no class" (classifier-free guidance).
         learned_range: F has twice the channels; the second half says where the variance lies (Nichol & Dhariwal 2021).
-        patch: space-to-depth factor. pixel_unshuffle only reorders pixels, so Gaussian noise stays Gaussian and a 64-pixel
-            model costs what a 32-pixel one does.
+        patch: space-to-depth factor. pixel_unshuffle only reorders pixels, so Gaussian noise stays Gaussian and a
+            64-pixel model costs what a 32-pixel one does.
         sigma_data: the data's standard deviation ("edm" only).
         sigma_min, sigma_max: the range of a continuous model; a discrete one takes its schedule's.
         time_scale: factor on what the network is told about the noise level (1000/T for chains trained with rescaled
@@ -179,7 +176,7 @@ class Model(nn.Module):
 
     def scalings(self, sigma: Tensor | float, like: Tensor) -> Scalings:
         """The four coefficients at sigma () or (N,), made in float64 on the CPU, then given like's dtype and device."""
-        s = torch.as_tensor(sigma).detach().cpu().double()  # in this order: mps has no float64
+        s = float64(sigma)
         if not bool((s > 0).all()):
             raise ValueError(f"sigma must be positive, got {float(s.min()):.4g}")
         c_skip, c_out, c_in, c_noise = PARAMETRIZATIONS[self.parametrization](s, self.sigma_data)
@@ -222,8 +219,8 @@ class Model(nn.Module):
             low_res: (N, C, h, w) in [-1, 1], for super-resolution networks.
 
         Raises:
-            ValueError: a key the model does not take, an unknown class (the nearest names are suggested), a label outside
-                the classes, None where there is no null class, or no low_res for a super-resolution network.
+            ValueError: a key the model does not take, an unknown class (the nearest names are suggested), a label
+                outside the classes, None where there is no null class, or no low_res for a super-resolution network.
         """
         self._check_keys(cond)
         if "label" in self.conditions:
@@ -265,7 +262,7 @@ class Model(nn.Module):
         """Labels in any form as int64 (N,) or float (N, K).
 
         Args:
-            labels: str, int, a list of them, an int64 (N,), or float (N, K) rows that mix classes; None is the null class.
+            labels: str, int, a list of them, int64 (N,), or float (N, K) rows that mix classes; None is the null class.
             n: how many are wanted; a single label is repeated.
 
         Raises:
@@ -273,65 +270,26 @@ class Model(nn.Module):
         """
         if not self.class_names:
             raise ValueError("this model has no classes: leave the labels out")
-        y = self._parse(labels)
+        y = read_labels(labels, self.class_names, self.null_label)
         if n is not None and len(y) != n:
             if len(y) != 1:
                 raise ValueError(f"{len(y)} labels for {n} pictures: give 1 or {n}")
             y = y.expand(n, *y.shape[1:])
         return y
 
-    def _parse(self, labels: Labels) -> Tensor:
-        if isinstance(labels, Tensor) and labels.is_floating_point():
-            return self._soft(labels)
-        if labels is None or isinstance(labels, str | Integral):
-            labels = [labels]
-        if isinstance(labels, Tensor):
-            if labels.ndim > 1:
-                raise ValueError(f"whole labels must be (N,), soft ones a float (N, K); got {tuple(labels.shape)}")
-            y = labels.reshape(-1).long()
-        else:
-            y = torch.tensor([self._index(label) for label in labels], dtype=torch.long)
-        last = len(self.class_names) - (self.null_label is None)
-        if len(y) == 0:
-            raise ValueError("the list of labels is empty")
-        low, high = y.aminmax()
-        if low < 0 or high > last:
-            bad = int(low) if low < 0 else int(high)
-            null = f" ({self.null_label} is the null class)" if self.null_label is not None else ""
-            raise ValueError(f"label {bad} is outside 0..{last}{null}")
-        return y
-
-    def _soft(self, labels: Tensor) -> Tensor:
-        rows = labels[None] if labels.ndim == 1 else labels
-        classes = len(self.class_names)
-        if rows.ndim != 2 or rows.shape[1] not in (classes, classes + (self.null_label is not None)):
-            raise ValueError(f"soft labels must be (N, {classes}), got {tuple(labels.shape)}")
-        return rows
-
-    def _index(self, label: str | int | None) -> int:
-        if label is None:
-            if self.null_label is None:
-                raise ValueError("this model has no null class: say which class")
-            return self.null_label
-        if not isinstance(label, str):
-            try:
-                return operator.index(label)
-            except TypeError:
-                raise ValueError(f"a label is a class name or a whole number, got {label!r}") from None
-        if label in self.class_names:
-            return self.class_names.index(label)
-        raise ValueError(f"unknown class {label!r}; {nearest(label, self.class_names)}")
-
     def null_like(self, y: Tensor) -> Tensor:
         """The null class for every row of y (N,) or (N, K): int64 (N,)."""
-        return torch.full((y.shape[0],), self._index(None), dtype=torch.long, device=y.device)
+        return torch.full((y.shape[0],), null_index(self.null_label), dtype=torch.long, device=y.device)
 
     # ------------------------------------------------------------------ noise levels
 
     @property
     def chain(self) -> Tensor:
-        """(T,) float64 increasing levels: the discrete chain's own; for a continuous model 1000 levels between sigma_min
-        and sigma_max, uniform in the t of the linear 1000-step chain (in t = sigma/(1+sigma) for flow matching)."""
+        """(T,) float64 increasing levels: the discrete chain's own.
+
+        For a continuous model 1000 levels between sigma_min and sigma_max, uniform in the t of the linear 1000-step
+        chain, and in t = sigma/(1+sigma) for flow matching.
+        """
         if self.schedule is not None:
             return self.schedule.sigma
         ends = torch.tensor([self.sigma_min, self.sigma_max], dtype=torch.float64)
@@ -355,8 +313,8 @@ class Model(nn.Module):
         """The noise levels of a run, from sigma_max down to 0.
 
         Args:
-            steps: how many; or a respacing "250", "ddim25", "10,15,20" or a list of counts, which picks levels of `chain`
-                as guided-diffusion does.
+            steps: how many; or a respacing "250", "ddim25", "10,15,20" or a list of counts, which picks levels of
+                `chain` as guided-diffusion does.
             spacing: with a whole number of steps: "log-snr" (the default; what solvers of high order need), "karras"
                 (rho = 7) or "uniform" (in t).
             sigma_max: start lower than the model's largest level.
@@ -365,7 +323,8 @@ class Model(nn.Module):
             (steps + 1,) float64 on the CPU, strictly decreasing, ending in 0.
 
         Raises:
-            ValueError: steps < 1, an unknown spacing, a spacing beside a respacing, or sigma_max outside the model's range.
+            ValueError: steps < 1, an unknown spacing, a spacing beside a respacing, a respacing that leaves no level,
+                or sigma_max outside the model's range.
         """
         if isinstance(steps, str | list | tuple):
             if spacing is not None:
@@ -375,7 +334,8 @@ class Model(nn.Module):
             if sigma_max is not None:
                 levels = levels[levels <= sigma_max]
             if len(levels) == 0:
-                raise ValueError(f"the respacing {steps!r} leaves no level" + (f" up to {sigma_max}" if sigma_max else ""))
+                below = "" if sigma_max is None else f" up to {sigma_max}"
+                raise ValueError(f"the respacing {steps!r} leaves no level{below}")
         else:
             levels = self._spaced(operator.index(steps), spacing or "log-snr", sigma_max)
         return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
@@ -407,11 +367,3 @@ def _expand(value: Tensor, n: int, name: str) -> Tensor:
     if value.shape[0] not in (1, n):
         raise ValueError(f"{name} has {value.shape[0]} rows for {n} images: give 1 or {n}")
     return value.expand(n, *value.shape[1:])
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A phrase that helps with a name nobody knows: the nearest ones, or how many there are."""
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or [c for c in names if name in c][:3]
-    if close:
-        return "did you mean " + " or ".join(map(repr, close)) + "?"
-    return f"there are {len(names)}, from {names[0]!r} to {names[-1]!r}"

@@ -23,15 +23,15 @@ class Objective(nn.Module):
 
     Args:
         model: what will be trained; decides the levels where none are given.
-        kind: "simple" (L_simple, F's error weighted evenly), "edm", "min-snr" (weightings of `denoising_loss`), "hybrid"
-            (L_simple + T/1000 L_vlb, for a learned variance) or "vlb" (T times the bound's terms).
+        kind: "simple" (L_simple, F's error weighted evenly), "edm", "min-snr" (weightings of `denoising_loss`),
+            "hybrid" (L_simple + T/1000 L_vlb, for a learned variance) or "vlb" (T times the bound's terms).
         levels: None is uniform timesteps for a discrete chain and log-normal sigma for a continuous model; also
             "loss-second-moment", or any object of `guided.levels`.
         label_dropout: probability that a label is replaced by the null class (Ho & Salimans 2022, Alg. 1).
 
     Raises:
-        ValueError: the kind or the levels are unknown or do not fit the model, label_dropout lies outside [0, 1], or labels
-            are dropped without a null class.
+        ValueError: the kind or the levels are unknown or do not fit the model, label_dropout lies outside [0, 1], or
+            labels are dropped without a null class.
     """
 
     def __init__(

@@ -162,8 +162,8 @@ def denoiser(
     if guidance_scale != 1:
         if model.null_label is None:
             raise ValueError(
-                "classifier-free guidance needs a null class, which this model has not: leave guidance_scale at 1, use a "
-                "classifier's term, or join two models by guided.cfg"
+                "classifier-free guidance needs a null class, which this model has not: leave guidance_scale at 1, "
+                "use a classifier's term, or join two models by guided.cfg"
             )
         if labels is None:
             raise ValueError("guidance_scale has nothing to guide to without labels: give some or leave it at 1")
@@ -181,12 +181,12 @@ def last(states: Iterable[State]) -> Tensor:
     Raises:
         ValueError: the stream is empty.
     """
-    state = None
+    final = None
     for state in states:
-        pass
-    if state is None:
+        final = state
+    if final is None:
         raise ValueError("the stream had no states")
-    return state.x
+    return final.x
 
 
 def resolve_seeds(seeds: Seeds, n: int) -> list[int]:

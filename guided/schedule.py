@@ -93,13 +93,13 @@ class Schedule:
             float64 on the CPU, sigma's shape. Within 1e-3 of a whole timestep it is that timestep, so that levels
             that came from the table find their own entry again despite rounding.
         """
-        log_sigma = torch.as_tensor(sigma).detach().to("cpu", torch.float64).log()
+        log_sigma = float64(sigma).log()
         t = interpolate(log_sigma, self.sigma.log(), self.timesteps.double())
         return torch.where((t - t.round()).abs() < 1e-3, t.round(), t)
 
     def sigma_at(self, t: Tensor | float) -> Tensor:
         """The noise level of a (fractional) timestep, the inverse of `t`; float64 on the CPU."""
-        t = torch.as_tensor(t).to("cpu", torch.float64)
+        t = float64(t)
         return interpolate(t, self.timesteps.double(), self.sigma.log()).exp()
 
     def respace(self, sections: str | Sequence[int]) -> Schedule:
@@ -114,6 +114,11 @@ def _chain_length(T: int) -> int:
     if T < 1:
         raise ValueError(f"a chain needs at least one step, got T={T}")
     return T
+
+
+def float64(value: Tensor | float) -> Tensor:
+    """The numbers in float64 on the CPU, without a gradient. They leave their device first: mps has no float64."""
+    return torch.tensor(value, dtype=torch.float64) if not isinstance(value, Tensor) else value.detach().cpu().double()
 
 
 def interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:

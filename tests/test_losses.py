@@ -1,4 +1,4 @@
-"""Training losses and likelihoods: against guided-diffusion (22e0df8), against forms written by hand, and their errors."""
+"""Losses and likelihoods: against guided-diffusion (22e0df8), against forms written by hand, and their errors."""
 
 from __future__ import annotations
 
@@ -159,9 +159,7 @@ def test_losses_of_networks(diffusion, kind, variance):
 def test_likelihood_helpers():
     g, _ = load("losses/likelihood_helpers")
     grid = torch.linspace(-6, 6, 97)
-    torch.testing.assert_close(
-        approx_standard_normal_cdf(grid), g["out.approx_standard_normal_cdf"], rtol=0, atol=1e-6
-    )
+    torch.testing.assert_close(approx_standard_normal_cdf(grid), g["out.approx_standard_normal_cdf"], rtol=0, atol=1e-6)
     m1, lv1, m2, lv2 = (g[f"in.{k}"] for k in ("m1", "lv1", "m2", "lv2"))
     torch.testing.assert_close(normal_kl(m1, lv1, m2, lv2), g["out.normal_kl"], rtol=1e-5, atol=1e-5)
     zero = torch.zeros(())

@@ -3,76 +3,70 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import guided
+from guided import checkpoint
 from guided.commands.labels import to_tensor
 from guided.commands.recipe import Recipe
 from guided.model import Model
 from guided.types import State
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SLOW_TO_LOAD = 300_000_000  # bytes that take seconds
 
 
-
-def load_models(recipe_or_args: Any, device: str) -> tuple[Model, Any]:
-    """The model, and the classifier or None, that `.model`, `.classifier` and `.dtype` name."""
-    model = guided.load(recipe_or_args.model, device=device, dtype=DTYPES[recipe_or_args.dtype])
-    if recipe_or_args.classifier is None:
-        return model, None
+def load_models(model: str, classifier: str | None, *, device: str, dtype: str) -> tuple[Model, Any]:
+    """The model, and the classifier or None, by their names or folders."""
+    size = (checkpoint.find(model) / "model.safetensors").stat().st_size
+    if size > SLOW_TO_LOAD:
+        print(f"loading {model}, {size / 1e9:.1f} GB", file=sys.stderr, flush=True)
+    generator = guided.load(model, device=device, dtype=DTYPES[dtype])
+    if classifier is None:
+        return generator, None
     import classifiers
 
-    return model, classifiers.load(recipe_or_args.classifier, device=device)
+    return generator, classifiers.load(classifier, device=device)
 
 
 def draw(recipe: Recipe, model: Model, classifier: Any = None) -> Tensor:
-    """The pictures, (N, C, H, W) in [-1, 1] on the CPU, batch by batch with one progress bar on stderr.
-
-    The arguments are checked before the first step: the model's here, by `guided.stream`.
-    """
+    """The pictures, (N, C, H, W) in [-1, 1] on the CPU, batch by batch with one progress bar on stderr."""
     from tqdm import tqdm
 
-    n, size = len(recipe.seeds), recipe.batch_size
-    labels = None if recipe.labels is None else to_tensor(recipe.labels, model)
-    parts = [slice(start, start + size) for start in range(0, n, size)]
-    total = len(parts) * (len(model.sigmas(recipe.steps, recipe.spacing)) - 1)
-    first = _states(recipe, model, classifier, labels, parts[0])  # checks all, before there is a bar
+    starts = range(0, len(recipe.seeds), recipe.batch_size)
+    steps = len(model.sigmas(recipe.steps, recipe.spacing)) - 1
     images = []
-    with tqdm(total=total, unit="step", file=sys.stderr, desc=f"{n} pictures") as bar:
-        for part in parts:
-            states = first if part.start == 0 else _states(recipe, model, classifier, labels, part)
-            images.append(guided.last(_ticked(states, bar)).clamp(-1, 1).cpu())
+    with tqdm(total=steps * len(starts), unit="step", file=sys.stderr) as bar:
+        for start in starts:
+            x = guided.last(_ticked(states(recipe, model, classifier, start), bar))
+            images.append(x.clamp(-1, 1).cpu())
     return torch.cat(images)
 
 
-def _states(recipe: Recipe, model: Model, classifier: Any, labels: Tensor | None, part: slice):
-    terms = []
-    if classifier is not None:
-        own = classifier_labels(labels[part], model, classifier)
-        terms = [classifier.term(own, scale=recipe.classifier_scale)]
-    return guided.stream(
-        model,
-        None if labels is None else labels[part],
-        seeds=recipe.seeds[part],
-        steps=recipe.steps,
-        sampler=recipe.sampler,
-        spacing=recipe.spacing,
-        guidance_scale=recipe.guidance_scale,
-        window=None if recipe.window is None else tuple(recipe.window),
-        terms=terms,
-        size=recipe.size,
-        **recipe.options,
-    )
-
-
-def _ticked(states, bar):
+def _ticked(states: Iterator[State], bar: Any) -> Iterator[State]:
     for state in states:
         bar.update()
         yield state
+
+
+def states(recipe: Recipe, model: Model, classifier: Any, start: int) -> Iterator[State]:
+    """The states of the batch whose first picture is number `start`.
+
+    Raises:
+        ValueError, TypeError: anything in the recipe does not fit the models; at once, before the first step.
+    """
+    part = slice(start, start + recipe.batch_size)
+    labels = None if recipe.labels is None else to_tensor(recipe.labels, model)
+    terms = []
+    if classifier is not None:
+        targets = classifier_labels(labels, model, classifier)
+        terms = [classifier.term(targets[part], recipe.classifier_scale, window=recipe.window)]
+    y = None if labels is None else labels[part]
+    return guided.stream(model, y, seeds=recipe.seeds[part], terms=terms, **recipe.how())
 
 
 def classifier_labels(labels: Tensor, model: Model, classifier: Any) -> Tensor:

@@ -56,9 +56,11 @@ def shares(text: str, model: Model) -> dict[int, float]:
     """Class index -> share. Shares are taken as they stand; where none is given, all are equal and sum to 1.
 
     Raises:
-        ValueError: an unknown class (the nearest are named), a share that is no number, shares for some only, or a class
-            twice.
+        ValueError: an unknown class (the nearest are named), a share that is no number, shares for some only, or a
+            class twice.
     """
+    if not text.strip():
+        raise ValueError("a label is empty")
     if text in model.class_names:
         return {model.class_names.index(text): 1.0}
     parts = [_class_and_share(part, model) for part in text.split("+")]

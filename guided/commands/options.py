@@ -7,7 +7,6 @@ import inspect
 from guided.samplers import SAMPLERS
 
 
-
 def typed_options(sampler: str, pairs: list[str]) -> dict[str, float | int | str]:
     """--option NAME=VALUE as the sampler takes them.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,17 @@ class Recipe:
     dtype: str
     columns: int | None
 
+    def how(self) -> dict[str, Any]:
+        """The arguments of `guided.stream` that are the same for every batch."""
+        names = ("steps", "sampler", "spacing", "guidance_scale", "window", "size")
+        return {name: getattr(self, name) for name in names} | self.options
+
     def batch_of(self, index: int) -> tuple[Recipe, int]:
         """The recipe of the batch in which picture `index` is drawn, and its place there."""
         place = index % self.batch_size
         part = slice(index - place, index - place + self.batch_size)
         labels = None if self.labels is None else self.labels[part]
-        return Recipe(**{**asdict(self), "labels": labels, "seeds": self.seeds[part]}), place
-
+        return replace(self, labels=labels, seeds=self.seeds[part]), place
 
 
 def versions() -> dict[str, str]:
@@ -104,9 +108,9 @@ def classifier_sha256(source: str | None) -> str | None:
 
 def find_classifier(source: str) -> Path:
     """The folder of an embedded classifier's name or of a path."""
-    import classifiers
+    from classifiers.checkpoint import WEIGHTS
 
-    return checkpoint.find(source, Path(classifiers.__file__).parent / "weights")
+    return checkpoint.find(source, WEIGHTS)
 
 
 def sha256(path: Path) -> str:

@@ -10,25 +10,20 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from guided import finetune
-from guided.checkpoint import check_device, save
-from guided.data import Batches, Images
-from guided.folders import splits
-from guided.images import save_grid
-from guided.model import Model
-from guided.presets import PRESETS, Preset
-from guided.sampling import sample
-from guided.train import train
+if TYPE_CHECKING:  # the parser of the command line imports this file: what is heavy waits for `run`
+    from guided.data import Images
+    from guided.model import Model
+    from guided.presets import Preset
+    from guided.training.run import Step
 
 
 def add(subparsers: argparse._SubParsersAction) -> None:
     """The command's arguments."""
     p = subparsers.add_parser("train", help="train a diffusion model; resumes by itself when --out exists")
     p.add_argument("data", help="folder or zip of class folders, or pictures with a metadata.csv")
-    p.add_argument("--preset", default="small64", choices=list(PRESETS), help="network, objective, optimisation")
+    p.add_argument("--preset", default="small64", metavar="NAME", help="one of `guided models`; default: small64")
     p.add_argument("--out", required=True, help="run folder: checkpoint, log.jsonl, samples/")
     p.add_argument("--init", help="start from the weights of a checkpoint folder or .safetensors file")
     p.add_argument("--size", type=int, help="side of the pictures; the preset's by default")
@@ -56,12 +51,20 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train until `--images`, a signal, or the loop's errors."""
+    from guided.checkpoint import check_device, save
+    from guided.data import Batches
+    from guided.presets import PRESETS
+    from guided.train import train
+
+    if args.preset not in PRESETS:
+        raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {args.preset!r}")
     preset = with_flags(PRESETS[args.preset], args)
     device = check_device(args.device) if args.device else None
     images = read_images(args, preset)
     model = starting_model(args, preset, images)
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"{len(images)} pictures, {len(images.class_names)} classes, {parameters / 1e6:.1f} M parameters", file=sys.stderr)
+    counts = f"{len(images)} pictures, {len(images.class_names)} classes, {parameters / 1e6:.1f} M parameters"
+    print(counts, file=sys.stderr)
     steps = train(
         model,
         Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip),
@@ -99,6 +102,9 @@ def with_flags(preset: Preset, args: argparse.Namespace) -> Preset:
 def read_images(args: argparse.Namespace, preset: Preset) -> Images:
     """The training pictures: the split "train" where there are splits; the preset's columns where the flags name none
     and the data has them."""
+    from guided.data import Images
+    from guided.folders import splits
+
     flags = {name: getattr(args, name) for name in ("label", "other", "min_per_class", "background")}
     given = {name: value for name, value in flags.items() if value is not None}
     split = "train" if "train" in splits(args.data) else None
@@ -113,6 +119,8 @@ def read_images(args: argparse.Namespace, preset: Preset) -> Images:
 
 def starting_model(args: argparse.Namespace, preset: Preset, images: Images) -> Model:
     """A fresh model of the preset; or, with --init, one like that checkpoint, whose network then counts."""
+    from guided import finetune
+
     size = images.size[0]
     resumes = (Path(args.out) / "training").exists()
     if not args.init or finetune.is_bare(args.init):
@@ -125,8 +133,10 @@ def starting_model(args: argparse.Namespace, preset: Preset, images: Images) -> 
     return model
 
 
-def provenance(args: argparse.Namespace, step) -> dict:
+def provenance(args: argparse.Namespace, step: Step) -> dict:
     """Where weights come from, for config.json."""
+    import torch
+
     command = {k: v for k, v in vars(args).items() if k not in ("run", "command") and v is not None}
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -140,7 +150,9 @@ def provenance(args: argparse.Namespace, step) -> dict:
 
 def draw(model: Model, n: int, path: Path) -> None:
     """A grid of samples: the classes in turn, seed 0 on, 18 steps, a little guidance."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    from guided.images import save_grid
+    from guided.sampling import sample
+
     classes = len(model.class_names)
     labels = [i * classes // n % classes for i in range(n)] if classes else None
     scale = 2.0 if model.null_label is not None else 1.0

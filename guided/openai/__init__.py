@@ -1,4 +1,4 @@
-"""OpenAI's released files: rows of what each is, strict loading, and networks from the reference's argument names."""
+"""OpenAI's released files: what each is, strict loading, networks from the reference's argument names."""
 
 from guided.openai.build import build
 from guided.openai.download import download

@@ -10,26 +10,29 @@ from guided.networks import Encoder, EncoderConfig, UNet, UNetConfig
 CLASSES = ("UNetModel", "SuperResModel", "EncoderUNetModel")
 GLIDE_CLASSES = ("Text2ImUNet", "SuperResText2ImUNet", "InpaintText2ImUNet", "SuperResInpaintText2ImUnet")
 
-# Arguments that change no weight here. Of UNets the reference stores image_size and never uses it; use_fp16 says only
-# what convert_to_fp16() will be called for.
-_IDLE = {"use_fp16", "dims"}
+REQUIRED = (
+    "image_size", "in_channels", "model_channels", "out_channels", "num_res_blocks", "attention_resolutions"
+)  # fmt: skip
+# What the reference takes and no config of ours has: a UNet of one image size is that of any, float16 comes
+# by convert_to_fp16(), an encoder has no upward half.
+OTHER = ("image_size", "use_fp16", "use_checkpoint", "dims", "num_heads_upsample")
 
 
 def build(class_name: str, **flags: Any) -> UNet | Encoder:
-    """The network that a class of guided-diffusion would be, with fresh weights and the same state_dict keys in order.
+    """The network that a class of guided-diffusion would be: fresh weights, the same state_dict keys in order.
 
     Args:
         class_name: "UNetModel", "SuperResModel" or "EncoderUNetModel".
-        **flags: the class's constructor arguments under their own names. attention_resolutions are downsampling factors.
-            `use_checkpoint` recomputes blocks in the backward pass; `use_fp16` still builds float32: load the weights, then
-            call `convert_to_fp16()`.
+        **flags: the class's constructor arguments under their own names. attention_resolutions are
+            downsampling factors. `use_checkpoint` recomputes blocks in the backward pass; `use_fp16` still
+            builds float32: load the weights, then call `convert_to_fp16()`.
 
     Returns:
         A network with forward(x, t, y=None, low_res=None), for an encoder forward(x, t).
 
     Raises:
         ValueError: the class is unknown or not supported yet, or dims is not 2.
-        TypeError: an argument the class does not have, or one without which no network can be made is missing.
+        TypeError: the class has no such argument, or one that it needs is missing.
     """
     if class_name in GLIDE_CLASSES:
         raise ValueError(f"{class_name} is one of GLIDE's text networks, which are not supported yet")
@@ -38,11 +41,11 @@ def build(class_name: str, **flags: Any) -> UNet | Encoder:
     encoder = class_name == "EncoderUNetModel"
     made_of = EncoderConfig if encoder else UNetConfig
     own = {f.name for f in fields(made_of)} - {"checkpoint", "low_res"}
-    known = own | _IDLE | {"image_size", "use_checkpoint", "num_heads_upsample"}
+    known = own.union(OTHER)
     for name in flags:
         if name not in known:
             raise TypeError(f"{class_name} has no argument {name!r}; it has: {', '.join(sorted(known))}")
-    missing = [name for name in ("model_channels", "num_res_blocks", "attention_resolutions") if name not in flags]
+    missing = [name for name in REQUIRED if name not in flags]
     if missing:
         raise TypeError(f"{class_name} needs {', '.join(missing)}")
     if flags.get("dims", 2) != 2:
@@ -57,6 +60,6 @@ def build(class_name: str, **flags: Any) -> UNet | Encoder:
 
 
 def _reference_defaults(encoder: bool) -> dict[str, Any]:
-    """What the reference's constructors take where nothing is said; its defaults are not those of our configs."""
+    """What the reference's constructors take where nothing is said; our configs have other defaults."""
     common = {"channel_mult": (1, 2, 4, 8), "use_scale_shift_norm": False, "resblock_updown": False}
     return common | {"pool": "adaptive"} if encoder else common

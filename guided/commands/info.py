@@ -1,0 +1,109 @@
+"""guided info: what a checkpoint is, and what one evaluation of it costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BATCHES = (1, 4, 16)
+
+
+def add(subparsers: argparse._SubParsersAction) -> None:
+    """The command's arguments."""
+    p = subparsers.add_parser(
+        "info",
+        help="parameters, FLOPs, memory, classes and origin of a checkpoint",
+        description="What a checkpoint is, and what one evaluation of it costs. Memory is that of the weights and of "
+        "the intermediate results of sampling, without what the device's libraries take; classifier-free guidance "
+        "evaluates twice the batch.",
+    )
+    p.add_argument("source", nargs="?", default="emoji64", metavar="NAME|FOLDER|FILE.pt", help="default: emoji64")
+    p.add_argument("--classifier", action="store_true", help="the name is an embedded classifier's")
+    p.add_argument("--preset", help="of an official .pt file; default: the one that fits")
+    p.add_argument("--size", type=int, metavar="PIXELS", help="side of the pictures; default: the model's")
+    p.add_argument("--dtype", default="fp32", choices=["fp32", "bf16", "fp16"], help="of the network; default: fp32")
+    p.add_argument("--json", action="store_true", help="for programs: one JSON object, sizes in bytes")
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Load, look, print."""
+    from guided.commands.checkpoints import open_checkpoint
+
+    opened = open_checkpoint(args.source, classifier=args.classifier, preset=args.preset)
+    facts = {**opened.facts(), **costs(opened.module, size=args.size, dtype=args.dtype)}
+    print(json.dumps(facts, indent=1) if args.json else as_text(facts))
+
+
+def costs(module: nn.Module, *, size: int | None, dtype: str) -> dict[str, Any]:
+    """FLOPs and memory of one evaluation; moves the module to the meta device."""
+    import torch
+
+    from guided.commands.cost import flops, peak_bytes, weight_bytes
+    from guided.commands.draw import DTYPES
+
+    size, multiple = size or module.image_size, size_multiple(module)
+    if size < 1 or size % multiple:
+        raise ValueError(f"--size must be a multiple of {multiple}, got {size}")
+    module.net.to_torso(DTYPES[dtype])
+    module.to("meta")
+    weights = weight_bytes(module.net)
+
+    def evaluate(n: int) -> Any:
+        cond = {}
+        if "label" in getattr(module, "conditions", ()):
+            cond["label"] = torch.zeros(n, dtype=torch.long)
+        if "low_res" in getattr(module, "conditions", ()):
+            cond["low_res"] = torch.empty(n, module.channels, size // 4, size // 4, device="meta")
+        x = torch.empty(n, module.channels, size, size, device="meta")
+        return module(x, torch.tensor(1.0, dtype=torch.float64), **cond)
+
+    return {
+        "evaluated": {"size": size, "dtype": dtype},
+        "flops": flops(lambda: evaluate(1)),
+        "weight_bytes": weights,
+        "memory_bytes": {str(n): weights + peak_bytes(lambda n=n: evaluate(n)) for n in BATCHES},
+    }
+
+
+def size_multiple(module: nn.Module) -> int:
+    """What sides must be multiples of."""
+    return getattr(module, "inputs", module).size_multiple
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """The facts for people."""
+    classes, evaluated = facts["classes"], facts["evaluated"]
+    null = " and the null class" if facts.get("null_class") else ""
+    low, high = facts["sigma_range"]
+    takes = ", takes " + ", ".join(facts["takes"]) if facts["takes"] else ""
+    rows = {
+        "kind": f"{facts['kind']} ({facts['network']}){takes}",
+        "parameters": f"{facts['parameters']:,}",
+        "file": f"{unit(facts['file_bytes'], 'B')}, SHA-256 {facts['sha256']}",
+        "pictures": f"{facts['image_size']}x{facts['image_size']}, {facts['channels']} channels; "
+        f"other sides that are multiples of {facts['size_multiple']}",
+        "noise": f"{facts['parametrization']}, {facts['schedule'] or 'continuous'}, sigma {low:.4g} .. {high:.4g}",
+        "evaluation": f"{unit(facts['flops'], 'FLOP')} a picture of {evaluated['size']} pixels",
+        "memory": ", ".join(f"batch {n}: {unit(b, 'B')}" for n, b in facts["memory_bytes"].items())
+        + f" (weights {unit(facts['weight_bytes'], 'B')}, {evaluated['dtype']})",
+        "classes": f"{len(classes)}{null}{': ' + ', '.join(classes) if classes else ''}",
+        "origin": "; ".join(f"{k} {v}" for k, v in facts["provenance"].items() if not isinstance(v, dict)) or "unknown",
+    }
+    lines = [facts["name"]]
+    for name, text in rows.items():
+        indents = {"initial_indent": f"  {name:<12}", "subsequent_indent": " " * 14}
+        lines += textwrap.wrap(text, 110, break_on_hyphens=False, **indents)
+    return "\n".join(lines)
+
+
+def unit(value: float, name: str) -> str:
+    """1234567 as "1.2 MB"."""
+    power = min(4, max(0, int(math.log10(max(value, 1)) // 3)))
+    return f"{value / 1000**power:.3g} {'kMGT'[power - 1] if power else ''}{name}"

@@ -1,0 +1,199 @@
+"""guided sample: draw pictures into a PNG that remembers how it was made."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from guided.commands.recipe import Recipe
+    from guided.model import Model
+
+SAMPLERS = (
+    "unipc, ddim, ddpm, euler, heun, dpm2, dpmpp_2m, lms, euler_ancestral, dpm2_ancestral, dpmpp_2s_ancestral, "
+    "dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde, annealed_langevin"
+)
+EXAMPLES = """\
+examples:
+  guided sample --label cat-face --n 16 --steps 20 --guidance-scale 2 --out cats.png
+  guided sample --label cat-face,heart --n 8 --seed 7          # four of each
+  guided sample --label cat-face:0.6+heart:0.4 --n 4           # a mixture of classes
+  guided sample --label heart --sampler ddim --option eta=0.5 --steps ddim25
+  guided sample --label heart --classifier emoji64 --classifier-scale 2
+  guided replay cats.png                                       # draw a file again and compare
+"""
+
+
+def add(subparsers: argparse._SubParsersAction) -> None:
+    """The command's arguments."""
+    p = subparsers.add_parser(
+        "sample",
+        help="draw pictures into a PNG that remembers how it was made",
+        description="Draw pictures of a model into a grid, with the full recipe in the PNG's metadata.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = p.add_argument_group("what")
+    what.add_argument("--model", default="emoji64", metavar="NAME|FOLDER", help="default: emoji64, the embedded one")
+    what.add_argument(
+        "--label", action="append", metavar="LABEL",
+        help="class by name or number; repeat it or put commas between for several, CLASS:0.5+CLASS:0.5 mixes; "
+        "without it the pictures are of no class in particular",
+    )  # fmt: skip
+    what.add_argument("--n", type=int, help="pictures in all, the same number for each label; default: one each")
+    what.add_argument("--seed", type=int, help="of the first picture, the next has seed + 1; default: a fresh one")
+    what.add_argument("--size", type=int, metavar="PIXELS", help="side; default: the model's")
+
+    how = p.add_argument_group("how")
+    how.add_argument("--steps", default="20", help='a number, or a respacing such as ddim25 or "10,15,20"; default: 20')
+    how.add_argument("--sampler", default="unipc", metavar="NAME", help=f"{SAMPLERS}; default: unipc")
+    how.add_argument("--spacing", help="of the steps: log-snr (default), karras or uniform")
+    how.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="the sampler's; repeatable")
+
+    guidance = p.add_argument_group("guidance")
+    guidance.add_argument("--guidance-scale", type=float, default=1.0, metavar="S", help="classifier-free; default: 1")
+    guidance.add_argument("--classifier", metavar="NAME|FOLDER", help="a noise-aware classifier that guides too")
+    guidance.add_argument("--classifier-scale", type=float, metavar="S", help="default: 1")
+    guidance.add_argument(
+        "--window", type=float, nargs=2, metavar=("LOW", "HIGH"),
+        help="sigmas between which guidance of both kinds is on; default: everywhere",
+    )  # fmt: skip
+
+    machine = p.add_argument_group("machine")
+    machine.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+    machine.add_argument("--dtype", default="fp32", choices=["fp32", "bf16", "fp16"], help="default: fp32")
+    machine.add_argument("--batch-size", type=int, default=16, metavar="N", help="pictures at once; default: 16")
+
+    output = p.add_argument_group("output")
+    output.add_argument("--out", metavar="FILE.png", help="the grid; default: a new name made of label and seed")
+    output.add_argument("--columns", type=int, help="of the grid; default: about square")
+    output.add_argument("--separate", metavar="FOLDER", help="a file for each picture; then a grid only with --out")
+    output.add_argument("--overwrite", action="store_true", help="replace files that exist; an error without it")
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check everything, draw, write."""
+    check(args)
+    from guided.commands.draw import best_device, draw, load_models, states
+
+    device = args.device or best_device()
+    model, classifier = load_models(args.model, args.classifier, device=device, dtype=args.dtype)
+    recipe = recipe_of(args, model, device)
+    out, separate = files_of(args, recipe)
+    states(recipe, model, classifier, 0)  # says what does not fit, before there is a bar
+    print(f"{len(recipe.seeds)} pictures on {device}, --seed {recipe.seeds[0]}", file=sys.stderr, flush=True)
+    write(draw(recipe, model, classifier), recipe, out, separate)
+
+
+def check(args: argparse.Namespace) -> None:
+    """What can be said before anything is loaded.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name in ("n", "size", "batch_size", "columns"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if args.seed is not None and args.seed < 0:
+        raise ValueError(f"--seed must not be negative, got {args.seed}")
+    if args.classifier_scale is not None and args.classifier is None:
+        raise ValueError("--classifier-scale needs --classifier")
+    if args.classifier is not None and not args.label:
+        raise ValueError("--classifier has nothing to guide to without --label")
+    if args.window and args.guidance_scale == 1 and args.classifier is None:
+        raise ValueError("--window bounds guidance, and there is none: give --guidance-scale or --classifier")
+    if args.out is not None:
+        check_file(Path(args.out), args.overwrite)
+
+
+def check_file(path: Path, overwrite: bool) -> None:
+    """Raise unless a PNG can be written there and nothing would be lost."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: the name must end in .png, the format that keeps the recipe")
+    if path.exists() and not (overwrite and path.is_file()):
+        raise FileExistsError(f"{path} exists; choose another name" + ("" if path.is_dir() else " or give --overwrite"))
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise PermissionError(f"{path} cannot be written: {above} is no folder one may write to")
+
+
+def recipe_of(args: argparse.Namespace, model: Model, device: str) -> Recipe:
+    """The recipe that the arguments stand for."""
+    from guided.commands.labels import spread
+    from guided.commands.options import typed_options
+    from guided.commands.recipe import Recipe, classifier_sha256, model_sha256
+
+    labels = spread(args.label, model, args.n) if args.label else None
+    n = len(labels) if labels else args.n or 1
+    seed = secrets.randbelow(2**31) if args.seed is None else args.seed
+    return Recipe(
+        model=args.model,
+        model_sha256=model_sha256(args.model),
+        labels=labels,
+        seeds=list(range(seed, seed + n)),
+        batch_size=min(args.batch_size, n),
+        steps=int(args.steps) if args.steps.removeprefix("-").isdecimal() else args.steps,
+        sampler=args.sampler,
+        spacing=args.spacing,
+        options=typed_options(args.sampler, args.option),
+        guidance_scale=args.guidance_scale,
+        window=args.window,
+        classifier=args.classifier,
+        classifier_sha256=classifier_sha256(args.classifier),
+        classifier_scale=1.0 if args.classifier_scale is None else args.classifier_scale,
+        size=args.size,
+        device=device,
+        dtype=args.dtype,
+        columns=args.columns,
+    )
+
+
+def files_of(args: argparse.Namespace, recipe: Recipe) -> tuple[Path | None, list[Path]]:
+    """The grid's file, None for none, and the files of the single pictures; all of them checked."""
+    separate = []
+    if args.separate is not None:
+        labels = recipe.labels or ["sample"] * len(recipe.seeds)
+        names = [f"{plain(label)}-{seed}.png" for label, seed in zip(labels, recipe.seeds, strict=True)]
+        separate = [Path(args.separate) / name for name in names]
+        for path in separate:
+            check_file(path, args.overwrite)
+    if args.out is not None:
+        return Path(args.out), separate
+    return (None if separate else free_name(recipe)), separate
+
+
+def free_name(recipe: Recipe) -> Path:
+    """A name for the grid in the current folder that nothing has yet, such as cat-face-7.png or cat-face-7-2.png."""
+    labels = list(dict.fromkeys(recipe.labels or ["samples"]))
+    stem = f"{plain('-'.join(labels))}-{recipe.seeds[0]}"
+    tries = (Path(f"{stem}{end}.png") for end in ("", *(f"-{i}" for i in range(2, 100_000))))
+    return next(path for path in tries if not path.exists())
+
+
+def plain(text: str) -> str:
+    """A label as part of a file name."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:60] or "samples"
+
+
+def write(images: Tensor, recipe: Recipe, out: Path | None, separate: list[Path]) -> None:
+    """The files, each with what it takes to draw it again, and their names on stdout."""
+    from guided.commands.recipe import to_metadata
+    from guided.images import save_grid, save_png
+
+    for i, path in enumerate(separate):
+        batch, index = recipe.batch_of(i)
+        save_png(images[i], path, to_metadata(batch, index=index))
+    if separate:
+        print(f"{len(separate)} pictures in {separate[0].parent}")
+    if out is not None:
+        save_grid(images, out, columns=recipe.columns, metadata=to_metadata(recipe))
+        print(out)
