@@ -1,8 +1,8 @@
 """Noise-aware classifiers and the guidance made of them. This file is the table of contents.
 
-    import classifiers
-    clf = classifiers.load()
-    images = guided.sample(model, n=4, terms=[clf.term("heart", scale=2.0)])
+import classifiers
+clf = classifiers.load()
+images = guided.sample(model, n=4, terms=[clf.term("heart", scale=2.0)])
 """
 
 from classifiers import openai

@@ -51,8 +51,8 @@ def evaluate(
 
 
 def grid(clf: NoisyClassifier, n: int = 10) -> list[float]:
-    """0 and n levels from 0.05 (or sigma_min) to sigma_max (at most 100), even in log sigma; only 0 where the classifier
-    knows nothing but clean pictures."""
+    """0 and n levels from 0.05 (or sigma_min) to sigma_max (at most 100), even in log sigma; 0 alone for a classifier
+    of clean pictures."""
     low, high = max(clf.sigma_min, 0.05), min(clf.sigma_max, 100.0)
     if high <= low:
         return [0.0]
@@ -63,7 +63,9 @@ def grid(clf: NoisyClassifier, n: int = 10) -> list[float]:
 def table(results: Sequence[Scores]) -> str:
     """The scores as lines of text."""
     head = f"{'sigma':>8} {'top-1':>7} {'top-5':>7} {'nll':>7} {'ece':>7} {'confidence':>10}"
-    rows = [f"{r.sigma:8.3g} {r.top1:7.3f} {r.top5:7.3f} {r.nll:7.3f} {r.ece:7.3f} {r.confidence:10.3f}" for r in results]
+    rows = [
+        f"{r.sigma:8.3g} {r.top1:7.3f} {r.top5:7.3f} {r.nll:7.3f} {r.ece:7.3f} {r.confidence:10.3f}" for r in results
+    ]
     return "\n".join([head, *rows])
 
 

@@ -17,8 +17,8 @@ from classifiers.noisy import NoisyClassifier
 class NoisyCrossEntropy:
     """loss(clf, batch) -> (N,) cross-entropy of noised images, and accuracies by noise level.
 
-    The metrics top1_q0 .. top1_q3 and top5_q0 .. top5_q3 are shares of right answers, from the quarter of the levels with
-    the least noise to that with the most.
+    The metrics top1_q0 .. top1_q3 and top5_q0 .. top5_q3 are shares of right answers, from the quarter of the levels
+    with the least noise to that with the most.
 
     Attributes:
         levels: noise levels, drawn stratified over the batch.

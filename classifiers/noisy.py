@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,9 +16,9 @@ from guided.schedule import Schedule, float64
 class NoisyClassifier(nn.Module):
     """clf(x, sigma) -> logits (N, K), for x = x0 + sigma * noise in sigma space, as everywhere outside `guided.Model`.
 
-    The network sees what a diffusion model's would: with a schedule x / sqrt(1 + sigma^2) and t(sigma) (Dhariwal & Nichol
-    2021, section 4), without one x / sqrt(sigma^2 + sigma_data^2) and time_scale * ln(sigma) / 4 (Karras et al. 2022,
-    Table 1).
+    The network sees what a diffusion model's would: with a schedule x / sqrt(1 + sigma^2) and t(sigma) (Dhariwal &
+    Nichol 2021, section 4), without one x / sqrt(sigma^2 + sigma_data^2) and time_scale * ln(sigma) / 4 (Karras et al.
+    2022, Table 1).
 
     Args:
         net: logits(x, t), (N, C * patch^2, H / patch, W / patch) and (N,) -> (N, K): a `guided.networks.Encoder`, a
@@ -30,8 +29,8 @@ class NoisyClassifier(nn.Module):
         class_names: one name a class.
         patch: space-to-depth factor: with 2 a 64-pixel classifier costs what a 32-pixel one does.
         sigma_data: the data's standard deviation (continuous classifiers).
-        sigma_min, sigma_max: the range it was trained on; a discrete one takes its schedule's. A clean classifier's is a
-            tiny one, which no eye can see.
+        sigma_min, sigma_max: the range it was trained on; a discrete one takes its schedule's. A clean classifier's is
+            tiny: no eye can see it.
         time_scale: factor on what the network is told about the noise level.
     """
 
@@ -175,8 +174,8 @@ def log_target(
 
     - towards: sum_k q_k log p_k; for one class log p_y, for soft targets minus the cross-entropy with q;
     - away (negative): log(1 - sum_k q_k p_k), summed over what remains, so that it is exact however small that is;
-    - joint: f_k = log p(x, y = k) + const takes log p_k's place, so the gradient is that of log p(x, y), which knows what
-      pictures look like; away it is log p(x, not y).
+    - joint: f_k = log p(x, y = k) + const takes log p_k's place, so the gradient is that of log p(x, y), which knows
+      what pictures look like; away it is log p(x, not y).
 
     Args:
         logits: (N, K).

@@ -34,8 +34,8 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, holds more than tensors, is a diffusion model's, or does not fit the preset (the
-            first wrong keys are named); class_names has the wrong length.
+        ValueError: the file is damaged, holds more than tensors, is a diffusion model's, or does not fit the preset
+            (the first wrong keys are named); class_names has the wrong length.
     """
     net, row = openai.load_encoder(path, preset, device=device, dtype=dtype)
     if class_names is not None and len(class_names) != row.classes:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from guided.data import Images
-from guided.folders import splits
+from guided.folders import splits, suited
 
 FLAGS = ("label", "other", "min_per_class", "background")
 
@@ -23,13 +23,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def reading(args: argparse.Namespace, defaults: dict[str, Any]) -> dict[str, Any]:
-    """How `Images` reads the data: the flags, and `defaults` where they say nothing."""
+    """How `Images` reads the data: the flags, and `defaults`, as far as the data has such columns, where they say nothing."""
     given = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
-    return {**defaults, **given}
+    return {**suited(args.data, defaults), **given}
 
 
 def read(
-    args: argparse.Namespace, size: int, how: dict[str, Any], split: str | None, class_names: Sequence[str] | None = None
+    args: argparse.Namespace,
+    size: int,
+    how: dict[str, Any],
+    split: str | None,
+    class_names: Sequence[str] | None = None,
 ) -> Images:
     """The labelled pictures of a split; of all the data where `split` is None or the data has no splits.
 

@@ -68,7 +68,9 @@ def _down(value: float) -> float:
     return HEIGHT - BOTTOM - value * (HEIGHT - TOP - BOTTOM)
 
 
-def _frame(pen: ImageDraw.ImageDraw, font, sigmas: Sequence[float], across: Callable[[float], float], title: str) -> None:
+def _frame(
+    pen: ImageDraw.ImageDraw, font, sigmas: Sequence[float], across: Callable[[float], float], title: str
+) -> None:
     for i in range(6):
         y = _down(i / 5)
         pen.line((LEFT, y, WIDTH - RIGHT, y), fill=LIGHT)

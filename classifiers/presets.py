@@ -93,7 +93,11 @@ def _chain(schedule: tuple[str, int] | None) -> Schedule | None:
 
 
 _OFFICIAL = EncoderConfig(  # Dhariwal & Nichol 2021, Table 12: width 128, depth 2
-    model_channels=128, num_res_blocks=2, num_head_channels=64, channel_mult=(1, 1, 2, 3, 4), attention_resolutions=(4, 8, 16)
+    model_channels=128,
+    num_res_blocks=2,
+    num_head_channels=64,
+    channel_mult=(1, 1, 2, 3, 4),
+    attention_resolutions=(4, 8, 16),
 )
 _LARGE = Preset(
     _OFFICIAL,

@@ -101,9 +101,7 @@ class TimmNet(nn.Module):
             ValueError: the file is of another network; the first wrong keys are named.
         """
         tensors, own, heads = _read(Path(path)), self.backbone.state_dict(), self.heads
-        fresh = [
-            k for k, v in own.items() if k.startswith(heads) and (k not in tensors or tensors[k].shape != v.shape)
-        ]
+        fresh = [k for k, v in own.items() if k.startswith(heads) and (k not in tensors or tensors[k].shape != v.shape)]
         tensors = {k: v for k, v in tensors.items() if k in own or not k.startswith(heads)}
         tensors |= {k: own[k] for k in fresh}
         check_fit(own, tensors, str(path))

@@ -58,13 +58,14 @@ def run(args: argparse.Namespace) -> None:
     how = reading(args, preset.data)
     images = read(args, args.size or preset.image_size, how, "train")
     torch.manual_seed(args.seed)  # fresh weights are a function of the seed, as all the rest
-    clf, said = start(
-        preset, args.init, images.class_names, size=images.size[0], channels=images.channels
-    )
+    clf, said = start(preset, args.init, images.class_names, size=images.size[0], channels=images.channels)
     if said and not (Path(args.out) / "training").exists():
         print(said, file=sys.stderr)
     parameters = sum(p.numel() for p in clf.parameters())
-    print(f"{len(images)} pictures, {len(images.class_names)} classes, {parameters / 1e6:.2f} M parameters", file=sys.stderr)
+    print(
+        f"{len(images)} pictures, {len(images.class_names)} classes, {parameters / 1e6:.2f} M parameters",
+        file=sys.stderr,
+    )
     steps = train(
         clf,
         Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip, augment="crop"),
@@ -110,7 +111,8 @@ def with_flags(args: argparse.Namespace) -> Preset:
 
 def provenance(args: argparse.Namespace, how: dict[str, Any], images_seen: int) -> dict[str, Any]:
     """Where weights come from and how their data was read, for config.json."""
-    arguments = {k: v for k, v in vars(args).items() if v is not None} | {"data": Path(args.data).name}
+    paths = ("data", "out", "init")  # their folders are nobody's business
+    arguments = {k: Path(v).name if k in paths else v for k, v in vars(args).items() if v is not None}
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": Path(args.data).name,

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 SPLITS = ("train", "val", "valid", "validation", "test")
@@ -95,9 +96,9 @@ def list_pictures(
         ValueError: no pictures, an unknown column, a class folder without pictures, pictures beside class
             folders, or files of metadata.csv that are not there.
     """
-    tables = [name for name in tree.files if PurePosixPath(name).name == TABLE]
-    if tables:
-        rows = _rows_of_table(tree, min(tables, key=lambda name: name.count("/")), label, other, caption)
+    table = _table(tree)
+    if table:
+        rows = _rows_of_table(tree, table, label, other, caption)
     else:
         for column in (label, other, caption):
             if column is not None:
@@ -130,6 +131,32 @@ def splits(path: str | Path) -> list[str]:
     return sorted({row.split for row in list_pictures(open_tree(path)) if row.split})
 
 
+def suited(path: str | Path, reading: dict[str, Any]) -> dict[str, Any]:
+    """A preset's way of reading labels, without its columns and class rule where the data has no such columns.
+
+    Args:
+        reading: arguments of `Images`: label, other, min_per_class and any more.
+    """
+    tree = open_tree(path)
+    columns = {reading[name] for name in ("label", "other") if reading.get(name)}
+    table = _table(tree)
+    if not columns or (table and columns <= set(_records(tree, table)[1])):
+        return dict(reading)
+    return {name: value for name, value in reading.items() if name not in ("label", "other", "min_per_class")}
+
+
+def _table(tree: Tree) -> str | None:
+    """The metadata.csv that lies highest, if there is one."""
+    tables = [name for name in tree.files if PurePosixPath(name).name == TABLE]
+    return min(tables, key=lambda name: name.count("/"), default=None)
+
+
+def _records(tree: Tree, table: str) -> tuple[list[dict[str, str]], list[str]]:
+    """The rows and the column names of a metadata.csv."""
+    reader = csv.DictReader(io.StringIO(tree.read(table).decode("utf-8-sig"), newline=""))
+    return list(reader), list(reader.fieldnames or ())
+
+
 def _shown(names: Iterable[str]) -> list[str]:
     """Sorted, without hidden files and what some archivers add."""
     return sorted(name for name in names if "/." not in f"/{name}" and "/__MACOSX" not in f"/{name}")
@@ -138,8 +165,7 @@ def _shown(names: Iterable[str]) -> list[str]:
 def _rows_of_table(
     tree: Tree, table: str, label: str | None, other: str | None, caption: str | None
 ) -> list[Row]:
-    reader = csv.DictReader(io.StringIO(tree.read(table).decode("utf-8-sig"), newline=""))
-    records, columns = list(reader), list(reader.fieldnames or ())
+    records, columns = _records(tree, table)
     file = _first(("file", "file_name"), columns)
     for column in (file or "file", label, other, caption):
         if column is not None and column not in columns:

@@ -107,7 +107,8 @@ class Schedule:
         keep = space_timesteps(len(self), sections)
         alpha_bar = self.alpha_bar[keep]
         before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
-        return Schedule(1 - alpha_bar / before, alpha_bar, self.timesteps[keep], self.name)
+        beta = 1 - alpha_bar / before
+        return Schedule(beta, torch.cumprod(1 - beta, 0), self.timesteps[keep], self.name)
 
 
 def _chain_length(T: int) -> int:

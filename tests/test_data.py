@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 import guided.data
 from guided.data import Batches, Images
-from guided.folders import splits
+from guided.folders import splits, suited
 
 EMOJI = Path(__file__).parent / "data" / "emoji"
 RULE = {"label": "subgroup", "other": "category", "min_per_class": 4}
@@ -424,3 +424,11 @@ def test_batches_that_are_none(tmp_path):
             Batches(images, **{"batch_size": 2, **options})
     with pytest.raises(ValueError, match="rank < world, got index=0, rank=2, world=2"):
         Batches(images, 2).batch(0, 2, 2)
+
+
+def test_a_presets_columns_are_used_only_where_the_data_has_them(tmp_path):
+    reading = {"label": "subgroup", "other": "category", "min_per_class": 4, "background": "white"}
+    assert suited(EMOJI, reading) == reading
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "cat" / "a.png")
+    assert suited(tmp_path, reading) == {"background": "white"}

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("guided", "classifiers", "editing", "demos")
 
-# From the ground up. A module may import its own row and the rows above it; "guided.x" stands for all that is inside it.
+# From the ground up: a module may import its own row and those before it; "guided.x" stands for all inside it.
 LAYERS = [
     {
         "guided.types", "guided.noise", "guided.schedule", "guided.labels",

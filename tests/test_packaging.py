@@ -26,7 +26,6 @@ WEIGHTS = sorted(
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> list[str]:
     """The names in a wheel built of this folder, offline."""
-    pytest.importorskip("hatchling")
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", out, ROOT]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=280)

@@ -128,7 +128,7 @@ def test_variance_of_the_networks_input_is_one_for_data_of_unit_variance_and_for
 
 
 def test_edm_target_has_unit_variance():
-    """Karras et al. 2022, appendix B.6: c_out makes Var[(x0 - c_skip x) / c_out] one for data of deviation sigma_data."""
+    """Karras et al. 2022, appendix B.6: Var[(x0 - c_skip x) / c_out] is one for data of deviation sigma_data."""
     s = torch.tensor(LEVELS, dtype=torch.float64)
     c_skip, c_out, _, c_noise = PARAMETRIZATIONS["edm"](s, 0.5)
     assert_close(((1 - c_skip) ** 2 * 0.25 + c_skip**2 * s**2) / c_out**2, torch.ones_like(s))

@@ -47,7 +47,9 @@ def test_tables_are_the_references(name, T):
     checked = [key for key in ours if f"out.{key}" in tensors]
     assert len(checked) >= 2
     for key in checked:
-        assert_close(ours[key], tensors[f"out.{key}"], rtol=1e-12, atol=1e-300)
+        # sigma takes 1 - alpha_bar, and the reference 1 / alpha_bar - 1: where that is 1e-5, either loses five digits
+        rtol = 1e-10 if key in ("sqrt_recipm1_alphas_cumprod", "posterior_variance") else 1e-12
+        assert_close(ours[key], tensors[f"out.{key}"], rtol=rtol, atol=1e-300)
 
 
 def test_respaced_tables_are_the_references():
@@ -61,7 +63,7 @@ def test_respaced_tables_are_the_references():
         assert torch.equal(ours.timesteps, tensors[f"out.{case}/timestep_map"])
         assert_close(ours.beta, tensors[f"out.{case}/betas"], rtol=1e-12, atol=0)
         # the reference multiplies rounded 1 - beta up again; ours keeps the full chain's own values
-        assert_close(ours.alpha_bar, tensors[f"out.{case}/alphas_cumprod"], rtol=1e-12, atol=1e-16)
+        assert_close(ours.alpha_bar, tensors[f"out.{case}/alphas_cumprod"], rtol=1e-12, atol=0)
 
 
 def test_the_network_is_told_the_references_timesteps():
@@ -204,7 +206,7 @@ def test_respacings_pick_levels_of_the_chain():
     model = Model(Zero(), Schedule.cosine())
     for spacing in ("250", "ddim25", "10,15,20", [10, 15, 20]):
         wanted = Schedule.cosine().respace(spacing).sigma.flip(0)
-        assert torch.equal(model.sigmas(spacing)[:-1], wanted)
+        assert_close(model.sigmas(spacing)[:-1], wanted, rtol=1e-9, atol=0)
         assert model.sigmas(spacing)[-1] == 0
     assert len(continuous().sigmas("ddim25")) == 26  # a continuous model has a chain of levels too
 

@@ -103,7 +103,7 @@ def read_images(args: argparse.Namespace, preset: Preset) -> Images:
     """The training pictures: the split "train" where there are splits; the preset's columns where the flags name none
     and the data has them."""
     from guided.data import Images
-    from guided.folders import splits
+    from guided.folders import splits, suited
 
     flags = {name: getattr(args, name) for name in ("label", "other", "min_per_class", "background")}
     given = {name: value for name, value in flags.items() if value is not None}
@@ -113,7 +113,7 @@ def read_images(args: argparse.Namespace, preset: Preset) -> Images:
         args.size or preset.image_size,
         split=split,
         on_corrupt=args.on_corrupt,
-        **{**preset.data, **given},
+        **{**suited(args.data, preset.data), **given},
     )
 
 

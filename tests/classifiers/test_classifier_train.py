@@ -24,7 +24,12 @@ from guided.schedule import Schedule
 
 TINY = Preset(
     EncoderConfig(
-        model_channels=32, channel_mult=(1,), num_res_blocks=1, attention_resolutions=(), resblock_updown=False, pool="spatial"
+        model_channels=32,
+        channel_mult=(1,),
+        num_res_blocks=1,
+        attention_resolutions=(),
+        resblock_updown=False,
+        pool="spatial",
     ),
     image_size=8,
     levels=("log-uniform", 0.01, 0.3),
@@ -38,7 +43,9 @@ TINY = Preset(
 @pytest.fixture(autouse=True)
 def tiny_preset(monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny", TINY)
-    monkeypatch.setitem(PRESETS, "tiny-timm", replace(TINY, network=TimmConfig("test_resnet"), image_size=32, images=16))
+    monkeypatch.setitem(
+        PRESETS, "tiny-timm", replace(TINY, network=TimmConfig("test_resnet"), image_size=32, images=16)
+    )
 
 
 @pytest.fixture
@@ -205,10 +212,11 @@ def test_init_from_a_clean_timm_file(colours, tmp_path, capsys):
     import timm
     from safetensors.torch import save_file
 
-    save_file(timm.create_model("test_resnet", pretrained=False, num_classes=7).state_dict(), tmp_path / "t.safetensors")
-    program.main([str(a) for a in (
-        colours, "--out", tmp_path / "c", "--preset", "tiny-timm", "--init", tmp_path / "t.safetensors", "--device", "cpu",
-    )])  # fmt: skip
+    save_file(
+        timm.create_model("test_resnet", pretrained=False, num_classes=7).state_dict(), tmp_path / "t.safetensors"
+    )
+    args = (colours, "--out", tmp_path / "c", "--preset", "tiny-timm", "--init", tmp_path / "t.safetensors")
+    assert program.main([*map(str, args), "--device", "cpu"]) == 0
     assert "other classes: the head starts afresh" in capsys.readouterr().err
     assert classifiers.load(tmp_path / "c").net.config.name == "test_resnet"
 

@@ -200,7 +200,12 @@ def test_guided_sampling_of_the_reference():
 
 def small(**kwargs) -> NoisyClassifier:
     config = EncoderConfig(
-        model_channels=32, channel_mult=(1, 1), num_res_blocks=1, attention_resolutions=(2,), pool="adaptive", out_channels=3
+        model_channels=32,
+        channel_mult=(1, 1),
+        num_res_blocks=1,
+        attention_resolutions=(2,),
+        pool="adaptive",
+        out_channels=3,
     )
     return NoisyClassifier(Encoder(config), class_names=NAMES, image_size=8, **kwargs)
 
@@ -214,7 +219,10 @@ def small(**kwargs) -> NoisyClassifier:
         (lambda c: c.term("cat", temperature=0.0), "temperature must be positive, got 0"),
         (lambda c: c.term(torch.tensor([0.5, -0.5, 1.0])), "class weights must not be negative, got -0.5"),
         (lambda c: c.term(torch.zeros(3)), "all class weights are zero"),
-        (lambda c: c.term(torch.tensor([2.0, 0, 0]), negative=True), r"must lie in \[0, 1\] for a negative target, got 2"),
+        (
+            lambda c: c.term(torch.tensor([2.0, 0, 0]), negative=True),
+            r"must lie in \[0, 1\] for a negative target, got 2",
+        ),
         (lambda c: c.term(torch.ones(3), negative=True), "none is left"),
         (lambda c: c.term(torch.ones(4)), r"soft labels must be \(N, 3\)"),
         (lambda c: c.term("cat", window=(2, 1)), "window must be"),
@@ -222,7 +230,10 @@ def small(**kwargs) -> NoisyClassifier:
         (lambda c: c(torch.zeros(1, 3, 8, 7), 1.0), "must be multiples of 2, got 8x7"),
         (lambda c: c(torch.zeros(2, 3, 8, 8), torch.ones(3)), r"sigma must be \(\) or \(2,\), got \(3,\)"),
         (lambda c: c(torch.zeros(2, 3, 8, 8), -1.0), "sigma must not be negative, got -1"),
-        (lambda c: c.term([0, 1]).log_prob(torch.zeros(3, 3, 8, 8), torch.tensor(1.0), None), "2 labels for 3 pictures"),
+        (
+            lambda c: c.term([0, 1]).log_prob(torch.zeros(3, 3, 8, 8), torch.tensor(1.0), None),
+            "2 labels for 3 pictures",
+        ),
     ],
 )
 def test_bad_input_is_named(call, message):

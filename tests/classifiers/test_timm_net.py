@@ -120,7 +120,7 @@ def test_load_clean_with_other_classes_keeps_the_body(tmp_path):
 
 def test_load_clean_of_another_network(tmp_path):
     _, path = clean_file(tmp_path, 4)
-    with pytest.raises(ValueError, match="does not fit the network: .* missing"):
+    with pytest.raises(ValueError, match=r"does not fit the network: .* missing"):
         make("test_efficientnet").load_clean(path)
     with pytest.raises(ValueError, match=r"conv1.0.weight is .* should be"):
         make(in_channels=12).load_clean(path)
