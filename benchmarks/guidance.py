@@ -4,7 +4,7 @@
 
 DATA is the pack the models were trained on; the judge is a clean classifier of another architecture and seed, which no
 guidance ever sees. Its accuracy on the held-out split stands beside the table as the ceiling. Writes
-benchmarks/results/guidance.md; finished rows are kept in guidance.json, so the program can be stopped and started again.
+benchmarks/results/guidance.md; finished rows are kept in guidance.json, so the program can be stopped and go on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def judged(judge, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, fl
 
 
 def draw(model, clf, kind: str, scale: float, labels: torch.Tensor, batch: int = 24) -> torch.Tensor:
-    """One picture a label, seeds 0, 1, ...: by classifier-free guidance, or of no class and steered by the classifier."""
+    """One picture a label, seeds 0, 1, ...: classifier-free guidance, or no class and the classifier's gradient."""
     parts = []
     for start in range(0, len(labels), batch):
         y = labels[start : start + batch]

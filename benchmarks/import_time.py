@@ -1,6 +1,6 @@
 """What `import guided` costs beside `import torch`: interleaved runs, medians.
 
-    python benchmarks/import_time.py [--runs 7]
+python benchmarks/import_time.py [--runs 7]
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ def main() -> None:
     held_out, _ = nearest(test, train)
     pairs = torch.stack([samples, train[index]], dim=1).flatten(0, 1)
     guided.save_grid(pairs, ROOT / "docs" / "images" / "neighbours.png", columns=8)
-    row, real = (" | ".join(f"{v:.3f}" for v in d.quantile(torch.tensor([0.1, 0.5, 0.9]))) for d in (distance, held_out))
+    quantiles = torch.tensor([0.1, 0.5, 0.9])
+    row, real = (" | ".join(f"{v:.3f}" for v in d.quantile(quantiles)) for d in (distance, held_out))
     text = (
         "# Distance to the nearest training picture\n\n"
         "| | 10 % | median | 90 % |\n|---|---|---|---|\n"

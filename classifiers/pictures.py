@@ -23,7 +23,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def reading(args: argparse.Namespace, defaults: dict[str, Any]) -> dict[str, Any]:
-    """How `Images` reads the data: the flags, and `defaults`, as far as the data has such columns, where they say nothing."""
+    """How `Images` reads the data: the flags; where they say nothing `defaults`, if the data has such columns."""
     given = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
     return {**suited(args.data, defaults), **given}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,8 @@ def write_folder(folder: str | Path, config: dict[str, Any], net: nn.Module, dty
         tensors[key] = value.detach().to("cpu", cast).contiguous()
     save_file(tensors, folder / "model.safetensors.tmp")
     (folder / "config.json.tmp").write_text(text + "\n")
+    # safetensors makes files that only their owner can read: give it the mode a plain file has here
+    shutil.copymode(folder / "config.json.tmp", folder / "model.safetensors.tmp")
     for name in ("model.safetensors", "config.json"):
         os.replace(folder / f"{name}.tmp", folder / name)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 class Schedule:
     """The forward process of a discrete chain x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps.
 
-    Divided by sqrt(alpha_bar_t) this is x = x0 + sigma_t * eps with sigma_t = sqrt(1 - alpha_bar_t) / sqrt(alpha_bar_t),
+    Divided by sqrt(alpha_bar_t) this is x = x0 + sigma_t * eps, sigma_t = sqrt(1 - alpha_bar_t) / sqrt(alpha_bar_t),
     the coordinate that everything outside `Model` uses.
 
     Attributes:
@@ -103,7 +103,7 @@ class Schedule:
         return interpolate(t, self.timesteps.double(), self.sigma.log()).exp()
 
     def respace(self, sections: str | Sequence[int]) -> Schedule:
-        """The shorter chain over the retained timesteps, with betas so that alpha_bar stays (Nichol & Dhariwal 2021, eq. 19)."""
+        """The chain of fewer timesteps, with betas so that alpha_bar stays (Nichol & Dhariwal 2021, eq. 19)."""
         keep = space_timesteps(len(self), sections)
         alpha_bar = self.alpha_bar[keep]
         before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
@@ -144,7 +144,7 @@ def space_timesteps(T: int, sections: str | Sequence[int]) -> list[int]:
         The kept timesteps, increasing.
 
     Raises:
-        ValueError: no whole stride gives N steps, a section has fewer steps than asked for, or the text is no such list.
+        ValueError: no whole stride gives N steps, a section has fewer than asked for, or the text is no such list.
     """
     if isinstance(sections, str) and sections.startswith("ddim"):
         n = _whole(sections.removeprefix("ddim"), sections)
@@ -191,7 +191,7 @@ def karras_sigmas(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) 
 
 
 def strength_to_sigma(strength: float, sigma_max: float = math.inf) -> float:
-    """The noise level an editor starts at: that of the linear 1000-step chain at t = 999 * strength, whatever the model.
+    """The level an editor starts at: that of the linear 1000-step chain at t = 999 * strength, whatever the model.
 
     Args:
         strength: in [0, 1]; 0 gives 0, the image itself.

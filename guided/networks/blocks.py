@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
     """(N, dim) sinusoidal features of t (N,), which may be fractional: cosines first, then sines, frequencies
-    max_period^(-i / half). An odd dim gets a zero column (Vaswani et al. 2017, section 3.5; order as guided-diffusion)."""
+    max_period^(-i / half). An odd dim gets a zero column (Vaswani et al. 2017, section 3.5, in another order)."""
     half = dim // 2
     frequency = torch.exp(-math.log(max_period) / half * torch.arange(half, dtype=torch.float32, device=t.device))
     angle = t[:, None].float() * frequency
@@ -121,7 +121,7 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention over all positions, residual.
 
-    `new_order` says how the 3C rows of qkv are laid out: False, head by head, each with its q, k and v (the legacy order
+    `new_order` says how the 3C rows of qkv lie: False, head by head, each with its q, k and v (the legacy order
     of most official files); True, all of q, then k, then v. Shapes do not show it.
     """
 
@@ -175,7 +175,7 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class AttentionPool(nn.Module):
-    """One vector of an image by attention from its mean token; the head of the official classifiers (CLIP's pooling)."""
+    """One vector of an image by attention from its mean token; the official classifiers' head (CLIP's pooling)."""
 
     def __init__(self, grid: int, channels: int, head_channels: int, out_channels: int):
         super().__init__()

@@ -18,7 +18,7 @@ class EncoderConfig(TrunkConfig):
     Attributes:
         image_size: side of the images; attention pooling is built for it.
         out_channels: numbers that come out (classes).
-        pool: "attention" (the official classifiers), "adaptive" (mean), "spatial" or "spatial_v2" (means of every block's
+        pool: "attention" (the official classifiers), "adaptive" (mean), "spatial" or "spatial_v2" (means of all blocks'
             map, then two linear layers).
     """
 

@@ -30,7 +30,7 @@ class TrunkConfig:
         model_channels: base width; a multiple of 32.
         num_res_blocks: residual blocks a level.
         channel_mult: width of each level in units of model_channels; fractions allowed (official 512: 0.5, 1, ...).
-        attention_resolutions: downsampling factors at which there is attention: 4 means where the map is a quarter wide.
+        attention_resolutions: downsampling factors where there is attention: 4 means where the map is a quarter wide.
         dropout: in [0, 1).
         num_heads, num_head_channels: heads by count, or, where num_head_channels > 0, by width.
         use_scale_shift_norm: the embedding scales and shifts (True) or is added (False).
@@ -80,9 +80,7 @@ class TrunkConfig:
         if self.num_head_channels > 0 and channels % self.num_head_channels:
             raise ValueError(f"{channels} channels cannot be split into heads of {self.num_head_channels}")
         by_width = channels // self.num_head_channels if self.num_head_channels > 0 else None
-        return Attention(
-            channels, by_width or num_heads or self.num_heads, new_order=self.use_new_attention_order
-        )
+        return Attention(channels, by_width or num_heads or self.num_heads, new_order=self.use_new_attention_order)
 
 
 @dataclass(frozen=True)
@@ -218,9 +216,7 @@ class UNet(Trunk):
         super().__init__(config, config.in_channels * (1 + config.low_res), config.num_classes)
         self.output_blocks = nn.ModuleList(up_path(config, list(self.skip_channels), self.skip_channels[-1]))
         ch = config.width(0)
-        self.out = nn.Sequential(
-            GroupNorm32(ch), nn.SiLU(), zero(nn.Conv2d(ch, config.out_channels, 3, padding=1))
-        )
+        self.out = nn.Sequential(GroupNorm32(ch), nn.SiLU(), zero(nn.Conv2d(ch, config.out_channels, 3, padding=1)))
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, low_res: Tensor | None = None) -> Tensor:
         self._check(x, y, low_res)
@@ -240,9 +236,7 @@ class UNet(Trunk):
     def _check(self, x: Tensor, y: Tensor | None, low_res: Tensor | None) -> None:
         if (y is not None) != (self.config.num_classes is not None):
             raise ValueError(
-                "this network is class-conditional: give y"
-                if y is None
-                else "this network has no classes: leave y out"
+                "this network is class-conditional: give y" if y is None else "this network has no classes: leave y out"
             )
         if (low_res is not None) != self.config.low_res:
             raise ValueError(
@@ -252,6 +246,4 @@ class UNet(Trunk):
             )
         factor = self.config.downsample
         if x.shape[2] % factor or x.shape[3] % factor:
-            raise ValueError(
-                f"height and width must be multiples of {factor}, got {x.shape[2]}x{x.shape[3]}"
-            )
+            raise ValueError(f"height and width must be multiples of {factor}, got {x.shape[2]}x{x.shape[3]}")
