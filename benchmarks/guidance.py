@@ -4,7 +4,7 @@
 
 DATA is the pack the models were trained on; the judge is a clean classifier of another architecture and seed, which no
 guidance ever sees. Its accuracy on the held-out split stands beside the table as the ceiling. Writes
-benchmarks/results/guidance.md; finished rows are kept in guidance.json, so the program can be stopped and go on.
+benchmarks/results/guidance.md; finished rows are kept in guidance-*.json, so the program can be stopped and go on.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import classifiers
 import guided
 
 RESULTS = Path(__file__).parent / "results"
-CFG_SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
-CLASSIFIER_SCALES = (0.0, 1.0, 2.0, 4.0, 8.0)
+SCALES = {"cfg": (1.0, 1.5, 2.0, 3.0, 5.0), "classifier": (0.0, 1.0, 2.0, 4.0, 8.0)}
 STEPS = 20
 
 
@@ -54,6 +53,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--classifier")
     parser.add_argument("--per-class", type=int, default=2)
+    parser.add_argument("--kind", nargs="+", choices=list(SCALES), default=list(SCALES), help="one a process")
     args = parser.parse_args()
     model, clf, judge = guided.load(args.model), classifiers.load(args.classifier), classifiers.load(args.judge)
     columns = {"label": "subgroup", "other": "category", "min_per_class": 8}
@@ -62,16 +62,17 @@ def main() -> None:
     ceiling = judged(judge, pictures, real.labels)
     labels = torch.arange(len(model.class_names)).repeat(args.per_class)
 
-    done = RESULTS / "guidance.json"
-    rows = json.loads(done.read_text()) if done.exists() else {}
-    for kind, scales in (("cfg", CFG_SCALES), ("classifier", CLASSIFIER_SCALES)):
-        for scale in scales:
-            name = f"{kind} {scale:g}"
-            if name not in rows:
-                rows[name] = judged(judge, draw(model, clf, kind, scale, labels), labels)
+    for kind in args.kind:
+        done = RESULTS / f"guidance-{kind}.json"
+        rows = json.loads(done.read_text()) if done.exists() else {}
+        for scale in SCALES[kind]:
+            if f"{scale:g}" not in rows:
+                rows[f"{scale:g}"] = judged(judge, draw(model, clf, kind, scale, labels), labels)
                 RESULTS.mkdir(exist_ok=True)
-                done.write_text(json.dumps(rows, indent=1))
-            print(name, *(f"{share:.3f}" for share in rows[name]), flush=True)
+                done.write_text(json.dumps(rows, indent=1) + "\n")
+            print(kind, scale, *(f"{share:.3f}" for share in rows[f"{scale:g}"]), flush=True)
+    made = {kind: RESULTS / f"guidance-{kind}.json" for kind in SCALES}
+    rows = {kind: json.loads(path.read_text()) for kind, path in made.items() if path.exists()}
     text = table(rows, ceiling, len(labels), len(real))
     (RESULTS / "guidance.md").write_text(text)
     print(text)
@@ -89,9 +90,8 @@ def table(rows: dict, ceiling: tuple[float, float], n: int, held_out: int) -> st
         "|---|---|---|---|",
     ]
     words = {"cfg": "classifier-free", "classifier": "classifier, on the model without a class"}
-    for name, (top1, top5) in rows.items():
-        kind, scale = name.split()
-        lines.append(f"| {words[kind]} | {scale} | {top1:.3f} | {top5:.3f} |")
+    for kind, shares in rows.items():
+        lines += [f"| {words[kind]} | {scale} | {top1:.3f} | {top5:.3f} |" for scale, (top1, top5) in shares.items()]
     return "\n".join([*lines, "", "Made by `python benchmarks/guidance.py`.", ""])
 
 

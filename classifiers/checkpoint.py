@@ -40,15 +40,7 @@ def save(
 ) -> None:
     """Write a classifier as a folder of config.json and model.safetensors; as `guided.save`."""
     provenance = provenance if provenance is not None else getattr(clf, "provenance", {})
-    own = {name: getattr(clf.inputs, name) for name in FIELDS}
-    config = {
-        "format": FORMAT,
-        "kind": "classifier",
-        "network": _network_config(clf.net),
-        "schedule": schedule_config(clf.schedule),
-        **own,
-        "provenance": provenance,
-    }
+    config = {"format": FORMAT, "kind": "classifier", **classifier_config(clf), "provenance": provenance}
     write_folder(folder, config, clf.net, dtype)
 
 
@@ -70,7 +62,7 @@ def load(
     config, tensors = read_folder(find(source, WEIGHTS), "classifier")
     clf = build(config)
     load_weights(clf.net, tensors, str(source))
-    clf.provenance = config["provenance"]
+    clf.provenance = config.get("provenance", {})
     clf.net.to_torso(dtype or torch.float32)
     return clf.eval().requires_grad_(False).to(check_device(device))
 
@@ -81,13 +73,19 @@ def build(config: dict[str, Any]) -> NoisyClassifier:
     Raises:
         ValueError: an unknown or missing key, named.
     """
-    known = {"format", "kind", "provenance", "network", "schedule", *FIELDS}
-    check_keys(config, known, "config.json")
-    missing = sorted(known - config.keys())
+    needed = {"network", "schedule", *FIELDS}
+    check_keys(config, needed | {"format", "kind", "provenance"}, "config.json")
+    missing = sorted(needed - config.keys())
     if missing:
         raise ValueError(f"config.json lacks the key {missing[0]!r}")
     own = {name: config[name] for name in FIELDS}
     return NoisyClassifier(_build_network(config["network"]), schedule_from(config["schedule"]), **own)
+
+
+def classifier_config(clf: NoisyClassifier) -> dict[str, Any]:
+    """What `build` needs to make the classifier again, as plain JSON values."""
+    own = {name: getattr(clf.inputs, name) for name in FIELDS}
+    return {"network": _network_config(clf.net), "schedule": schedule_config(clf.schedule), **own}
 
 
 def _network_config(net: nn.Module) -> dict[str, Any]:

@@ -1,18 +1,20 @@
-"""Where a classifier's training starts: fresh weights, another classifier's, or a clean timm checkpoint's."""
+"""Where a classifier's training starts: fresh weights, another classifier's, or those of a clean timm checkpoint."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from classifiers.checkpoint import WEIGHTS, build
+from classifiers import openai
+from classifiers.checkpoint import build, classifier_config, load
 from classifiers.noisy import NoisyClassifier
 from classifiers.presets import Preset
-from classifiers.timm_net import TimmNet
-from guided.checkpoint import check_fit, find, read_folder
+from classifiers.timm_net import TimmConfig, TimmNet
+from guided.checkpoint import check_fit
 
 
 def start(
@@ -21,8 +23,8 @@ def start(
     """A classifier to train, and a sentence about what could not be kept of `init` ("" if all was).
 
     Args:
-        init: None; a classifier's name or folder, whose network, scaling and chain then count in place of the preset's;
-            or a checkpoint file of the plain timm backbone that the preset names.
+        init: None; a classifier's name or folder or an official .pt file, whose network, scaling and chain then count
+            in place of the preset's; or, for a preset of a timm network, a checkpoint file of that plain backbone.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -30,42 +32,42 @@ def start(
     """
     if len(class_names) < 2:
         raise ValueError(f"a classifier needs at least two classes, got {len(class_names)}")
-    if init is not None and not _is_bare(init):
-        return like(init, class_names, size=size)
+    bare = init is not None and _is_bare(Path(init))
+    if init is not None and not (bare and isinstance(preset.network, TimmConfig)):
+        return like(openai.load(init) if bare else load(init), str(init), class_names, size=size)
     clf = preset.classifier(list(class_names), size=size, channels=channels)
-    _try(clf)
-    if init is None:
-        return clf, ""
-    if not isinstance(clf.net, TimmNet):
-        raise ValueError(f"{init} is a bare checkpoint file: it needs a timm network, named by --backbone")
-    return clf, clf.net.load_clean(init)
+    _check_size(clf)
+    return clf, clf.net.load_clean(init) if bare else ""
 
 
-def like(source: str | Path, class_names: Sequence[str], *, size: int) -> tuple[NoisyClassifier, str]:
+def like(old: NoisyClassifier, source: str, class_names: Sequence[str], *, size: int) -> tuple[NoisyClassifier, str]:
     """A trainable classifier with the network and weights of another one, for other classes or another size.
+
+    Args:
+        old: in float32.
+        source: what messages call it.
 
     Returns:
         The classifier, and a sentence about what starts afresh ("" if nothing does).
 
     Raises:
-        FileNotFoundError, ValueError: as `start`.
+        ValueError: the network does not take pictures of that size.
     """
-    config, tensors = read_folder(find(source, WEIGHTS), "classifier")
-    same_classes = list(class_names) == config["class_names"]
-    same_size = size == config["image_size"]
-    config = {**config, "class_names": list(class_names), "image_size": size}
-    config["network"] = {**config["network"], "out_channels": len(class_names)}
+    same_classes, same_size = list(class_names) == old.class_names, size == old.image_size
+    config = {**classifier_config(old), "class_names": list(class_names), "image_size": size}
+    config["network"]["out_channels"] = len(class_names)
     if "image_size" in config["network"]:
         config["network"]["image_size"] = size // config["patch"]
     clf = build(config)
-    _try(clf)
+    _check_size(clf)
 
+    tensors = old.net.state_dict()
     own = clf.net.state_dict()
     afresh = () if same_classes else head_keys(clf.net)
     afresh += () if same_size else ("out.2.positional_embedding",)
     fresh = {k: v for k, v in own.items() if k.startswith(afresh)} if afresh else {}
     tensors = {k: v for k, v in tensors.items() if k not in fresh} | fresh
-    check_fit(own, tensors, str(source))
+    check_fit(own, tensors, source)
     clf.net.load_state_dict(tensors)
     said = [] if same_classes else ["other classes, so the head starts afresh"]
     if not same_size and "out.2.positional_embedding" in own:
@@ -81,7 +83,7 @@ def head_keys(net: nn.Module) -> tuple[str, ...]:
     return (by_pool[net.config.pool],)
 
 
-def _try(clf: NoisyClassifier) -> None:
+def _check_size(clf: NoisyClassifier) -> None:
     """ValueError where the network does not take pictures of the classifier's size."""
     side = clf.image_size
     with torch.no_grad():
@@ -92,6 +94,7 @@ def _try(clf: NoisyClassifier) -> None:
     clf.train()
 
 
-def _is_bare(init: str | Path) -> bool:
-    path = Path(init)
-    return path.is_file() and path.name != "model.safetensors"
+def _is_bare(path: Path) -> bool:
+    """Whether this is a weights file with no config.json of ours beside it (timm's own downloads have another kind)."""
+    config = path.parent / "config.json"
+    return path.is_file() and not (config.exists() and "kind" in json.loads(config.read_text()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,7 +75,7 @@ class TimmNet(nn.Module):
             for (name, _), film in zip(self.stages, self.films, strict=True)
         }
         dtype = next(p.dtype for p in self.backbone.parameters())
-        before = _FILMS.set(films)
+        before = _FILMS.set((films, getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"))
         try:
             return self.backbone(x.to(dtype)).to(x.dtype)
         finally:
@@ -110,18 +111,18 @@ class TimmNet(nn.Module):
 
 
 # what the hooks of this thread's forward pass apply; hooks that held it themselves would not survive a copy (EMA)
-_FILMS: ContextVar[dict[nn.Module, Tensor]] = ContextVar("films")
+_FILMS: ContextVar[tuple[dict[nn.Module, Tensor], bool] | None] = ContextVar("films", default=None)
 
 
 def _modulate(stage: nn.Module, args: tuple, h: Tensor) -> Tensor:
-    film = _FILMS.get({}).get(stage)
-    if film is None:
+    films, channels_last = _FILMS.get() or ({}, False)
+    if stage not in films:
         return h
-    scale, shift = film.to(h.dtype).chunk(2, dim=1)
     between = [1] * (h.ndim - 2)
-    if h.shape[1] == scale.shape[1] and h.ndim == 4:  # (N, C, H, W)
-        return h * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
-    return h * (1 + scale.reshape(len(h), *between, -1)) + shift.reshape(len(h), *between, -1)  # (N, ..., C)
+    last = channels_last or h.ndim == 3  # (N, H, W, C), or tokens (N, L, C)
+    shape = (len(h), *between, -1) if last else (len(h), -1, *between)
+    scale, shift = (part.reshape(shape) for part in films[stage].to(h.dtype).chunk(2, dim=1))
+    return (1 + scale) * h + shift
 
 
 def _create(config: TimmConfig) -> nn.Module:
@@ -140,11 +141,15 @@ def _has(backbone: nn.Module, stage: dict[str, Any]) -> bool:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-        return load_file(path)
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is not a readable weights file: damaged, cut short or of another kind") from error
     for key in ("state_dict_ema", "state_dict", "model_ema", "model"):  # how timm's training programs wrap them
         if isinstance(tensors.get(key), dict):
             tensors = tensors[key]

@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     add_flags(p)
     p.add_argument("--preset", default="emoji64", help=f"network, noise levels, optimisation: {', '.join(PRESETS)}")
     p.add_argument("--out", required=True, help="run folder: checkpoint, log.jsonl; a run there goes on")
-    p.add_argument("--init", help="start from a classifier's folder, or a clean timm checkpoint file of the backbone")
+    p.add_argument(
+        "--init", help="start from a classifier's folder, an official .pt, or the backbone's clean timm file"
+    )
     p.add_argument("--backbone", help="a timm model in place of the preset's network")
     p.add_argument("--clean", action="store_true", help="train on clean pictures instead of noised ones")
     p.add_argument("--size", type=int, help="side of the pictures; the preset's by default")
@@ -103,7 +105,7 @@ def with_flags(args: argparse.Namespace) -> Preset:
     )  # fmt: skip
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.backbone is not None:
-        changes["network"] = TimmConfig(args.backbone)
+        changes |= {"network": TimmConfig(args.backbone), "patch": 1}  # what clean checkpoints were trained on
     if args.clean:
         changes |= {"levels": ("clean",), "schedule": None}
     return replace(preset, **changes)

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Sequence
 from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,8 @@ def read_labels(labels: Labels, class_names: Sequence[str], null_label: int | No
         ValueError: an unknown class (the nearest names are suggested), an index outside the classes, something that is
             neither, None where there is no null class, rows of another width, or an empty list.
     """
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "biuf":
+        labels = torch.from_numpy(labels)
     if isinstance(labels, Tensor):
         if labels.is_floating_point():
             return _soft_rows(labels, len(class_names), null_label)

@@ -124,11 +124,11 @@ class Model(nn.Module):
             sigma_min, sigma_max = float(schedule.sigma[0]), float(schedule.sigma[-1])
         elif not 0 < sigma_min < sigma_max:
             raise ValueError(f"a model needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-        rows = getattr(getattr(net, "config", None), "num_classes", None)
-        if rows is not None and rows != len(self.class_names) + null_class:
+        rows = getattr(getattr(net, "config", None), "num_classes", len(self.class_names) + null_class)
+        if (rows or 0) != len(self.class_names) + null_class:
             raise ValueError(
-                f"the network's label embedding has {rows} rows, but there are {len(self.class_names)} class names "
-                f"{'and' if null_class else 'and no'} null class"
+                f"the network's label embedding has {rows or 0} rows, but there are {len(self.class_names)} class "
+                f"names {'and' if null_class else 'and no'} null class"
             )
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
@@ -337,14 +337,20 @@ class Model(nn.Module):
                 below = "" if sigma_max is None else f" up to {sigma_max}"
                 raise ValueError(f"the respacing {steps!r} leaves no level{below}")
         else:
-            levels = self._spaced(operator.index(steps), spacing or "log-snr", sigma_max)
+            try:
+                steps = operator.index(steps)
+            except TypeError:
+                raise ValueError(f"steps must be a whole number or a respacing such as '250', got {steps!r}") from None
+            levels = self._spaced(steps, spacing or "log-snr", sigma_max)
         return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
 
     def _spaced(self, steps: int, spacing: str, sigma_max: float | None) -> Tensor:
         top = self.sigma_max if sigma_max is None else sigma_max
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
-        if not self.sigma_min < top <= self.sigma_max * (1 + 1e-9):
+        if self.sigma_min == self.sigma_max and steps > 1:
+            raise ValueError(f"a chain of one timestep has one noise level: steps must be 1, got {steps}")
+        if not (self.sigma_min < top or (self.sigma_min == top and steps == 1)) or top > self.sigma_max * (1 + 1e-9):
             raise ValueError(f"sigma_max must lie in ({self.sigma_min:.4g}, {self.sigma_max:.4g}], got {top:.4g}")
         if spacing == "log-snr":
             return log_snr_sigmas(steps, self.sigma_min, top)

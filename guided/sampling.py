@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import operator
 import secrets
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from guided.guidance import Term, cfg, clamp, guide, limit
 from guided.guidance.per_picture import Window
 from guided.model import Labels, Model
 from guided.noise import SeededNoise
+from guided.pixels import check_size
 from guided.samplers import SAMPLERS
 from guided.types import Denoiser, Prediction, State
 
@@ -32,7 +34,7 @@ def sample(
     steps: int | str | Sequence[int] = 20,
     sampler: str = "unipc",
     spacing: str | None = None,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | Tensor = 1.0,
     window: Window | None = None,
     terms: Iterable[Term] = (),
     seeds: Seeds = None,
@@ -51,7 +53,7 @@ def sample(
         prompt: for models that take text.
         steps, spacing: as `Model.sigmas` takes them.
         sampler: a name of `guided.samplers.SAMPLERS`; **sampler_options are its own (eta, order, ...).
-        guidance_scale: classifier-free guidance; 1 is off.
+        guidance_scale: classifier-free guidance, a number or (N,); 1 is off.
         window: (low, high] in sigma where that guidance is on.
         terms: gradient guidance, see `Term`. In all samplers but ddpm they are limited to sigma <= 80, above which the
             score form can explode (Karras et al. 2022 sample from 80 on).
@@ -67,7 +69,7 @@ def sample(
             against, or the size does not fit the network.
         TypeError: the sampler has no such option; names both.
     """
-    terms = tuple(terms)
+    terms, seeds = tuple(terms), _listed(seeds)
     y, n = _conditions(model, labels, n, seeds, low_res)
     seeds = resolve_seeds(seeds, n)
     if batch_size is not None and batch_size < 1:
@@ -86,7 +88,7 @@ def sample(
                 steps=steps,
                 sampler=sampler,
                 spacing=spacing,
-                guidance_scale=guidance_scale,
+                guidance_scale=_rows(guidance_scale, part),
                 window=window,
                 terms=terms,
                 seeds=seeds[part],
@@ -109,7 +111,7 @@ def stream(
     steps: int | str | Sequence[int] = 20,
     sampler: str = "unipc",
     spacing: str | None = None,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | Tensor = 1.0,
     window: Window | None = None,
     terms: Iterable[Term] = (),
     seeds: Seeds = None,
@@ -122,9 +124,12 @@ def stream(
 
     All arguments are checked here, before the first state is asked for.
     """
+    seeds = _listed(seeds)
     y, n = _conditions(model, labels, n, seeds, low_res)
     if prompt is not None:
         raise ValueError("this model takes no text: leave prompt out and give labels or terms")
+    if any(isinstance(layer, torch.nn.Dropout) and layer.training and layer.p for layer in model.modules()):
+        warnings.warn("the model is in training mode: its dropout spoils the pictures; call model.eval()", stacklevel=2)
     run = _sampler(sampler, sampler_options, model)
     sigmas = model.sigmas(steps, spacing)
     D = denoiser(
@@ -141,7 +146,7 @@ def denoiser(
     model: Model,
     labels: Labels = None,
     *,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | Tensor = 1.0,
     window: Window | None = None,
     terms: Iterable[Term] = (),
     clip: bool = True,
@@ -151,15 +156,16 @@ def denoiser(
     """The denoiser that `sample` walks down with: condition, classifier-free guidance, clamp, gradient terms.
 
     Terms of noisy images see the clamped estimate and are not clamped again, as in guided-diffusion; terms that look at
-    x0 itself go inside the clamp, which would cut their gradient off.
+    x0 itself go inside the clamp, which would cut their gradient off. What is inside keeps the score form in any
+    sampler, and with it the limit in sigma.
 
     Args:
-        mean_form: the sampler is `ddpm`, so terms need no limit in sigma.
+        mean_form: the sampler is `ddpm`, so terms outside the clamp need no limit in sigma.
     """
     cond = {} if low_res is None else {"low_res": low_res}
     y = model.labels(labels) if model.class_names else None
     D: Denoiser = model.given(**cond) if y is None else model.given(label=y, **cond)
-    if guidance_scale != 1:
+    if bool((torch.as_tensor(guidance_scale) != 1).any()):
         if model.null_label is None:
             raise ValueError(
                 "classifier-free guidance needs a null class, which this model has not: leave guidance_scale at 1, "
@@ -168,11 +174,13 @@ def denoiser(
         if labels is None:
             raise ValueError("guidance_scale has nothing to guide to without labels: give some or leave it at 1")
         D = cfg(D, model.given(label=model.null_like(y), **cond), guidance_scale, window=window)
-    terms = tuple(terms) if mean_form else limit(terms)
-    if all(term.wrt == "x" for term in terms):
-        return guide(clamp(D) if clip else D, *terms) if terms else (clamp(D) if clip else D)
-    D = guide(D, *terms)
-    return clamp(D) if clip else D
+    terms = tuple(terms)
+    inside = [term for term in terms if clip and term.wrt != "x"]
+    outside = [term for term in terms if term not in inside]
+    if clip:
+        D = clamp(guide(D, *limit(inside)))
+    outside = outside if mean_form else limit(outside)
+    return guide(D, *outside) if outside else D
 
 
 def last(states: Iterable[State]) -> Tensor:
@@ -195,27 +203,36 @@ def resolve_seeds(seeds: Seeds, n: int) -> list[int]:
         start = secrets.randbelow(2**31)
         log.info("seeds %d..%d", start, start + n - 1)
         return list(range(start, start + n))
-    seeds = range(seeds, seeds + n) if isinstance(seeds, Integral) else seeds
-    seeds = [int(s) for s in seeds]
+    seeds = _listed(seeds)
+    seeds = list(range(seeds, seeds + n)) if isinstance(seeds, int) else seeds
     if len(seeds) != n:
         raise ValueError(f"{len(seeds)} seeds for {n} pictures: give one each, or an int for the first")
     return seeds
+
+
+def _listed(seeds: Seeds) -> int | list[int] | None:
+    """Seeds in any form, also a tensor, an array or an iterator, as an int or a list of them."""
+    if seeds is None:
+        return None
+    many = isinstance(seeds, Iterable) and getattr(seeds, "ndim", 1) > 0
+    try:
+        return [operator.index(s) for s in seeds] if many else operator.index(seeds)
+    except TypeError:
+        raise ValueError(f"seeds must be whole numbers: one, or one a picture; got {seeds!r}") from None
 
 
 def _conditions(
     model: Model, labels: Labels, n: int | None, seeds: Seeds, low_res: Tensor | None
 ) -> tuple[Tensor | None, int]:
     """The labels of all pictures (None for a model without classes, or without labels) and how many there are."""
+    y = None if labels is None else model.labels(labels)
     if n is None:
-        counts = [len(v) for v in (low_res, None if isinstance(seeds, Integral) else seeds) if v is not None]
-        n = max(counts, default=1)
-        if labels is not None:
-            n = max(n, len(model.labels(labels)))
+        n = max((len(v) for v in (y, low_res, None if isinstance(seeds, int) else seeds) if v is not None), default=1)
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     if low_res is not None and len(low_res) not in (1, n):
         raise ValueError(f"{len(low_res)} low_res images for {n} pictures: give 1 or {n}")
-    return (None if labels is None else model.labels(labels, n)), n
+    return (None if y is None else model.labels(y, n)), n
 
 
 def _sampler(name: str, options: dict, model: Model):
@@ -234,10 +251,15 @@ def _sampler(name: str, options: dict, model: Model):
     return SAMPLERS[name]
 
 
+def _rows(value: float | Tensor, part: slice) -> float | Tensor:
+    """A batch's part of what may be one number or one a picture."""
+    return value[part] if isinstance(value, Tensor) and value.ndim else value
+
+
 def _size(model: Model, size: int | tuple[int, int] | None) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size or (model.image_size, model.image_size)
+    height, width = check_size(model.image_size if size is None else size)
     factor = model.size_multiple
-    if min(height, width) < 1 or height % factor or width % factor:
+    if height % factor or width % factor:
         raise ValueError(f"height and width must be multiples of {factor}, got {height}x{width}")
     return height, width
 

@@ -35,7 +35,7 @@ class Schedule:
     @classmethod
     def from_betas(cls, betas: Tensor | Sequence[float], *, name: str = "betas") -> Schedule:
         """Any chain, by its betas (T,), each in (0, 1)."""
-        beta = torch.as_tensor(betas, dtype=torch.float64)
+        beta = float64(betas)
         if beta.ndim != 1 or len(beta) == 0:
             raise ValueError(f"betas must be a non-empty list, got shape {tuple(beta.shape)}")
         if not bool(((beta > 0) & (beta < 1)).all()):
@@ -125,7 +125,7 @@ def float64(value: Tensor | float) -> Tensor:
 def interpolate(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
     """Piecewise linear ys(x) over increasing xs, constant beyond its ends."""
     if len(xs) == 1:
-        return ys.expand_as(x).clone()
+        return ys[0].expand_as(x).clone()
     high = torch.searchsorted(xs, x.contiguous()).clamp(1, len(xs) - 1)
     w = ((x - xs[high - 1]) / (xs[high] - xs[high - 1])).clamp(0, 1)
     return ys[high - 1] + w * (ys[high] - ys[high - 1])

@@ -9,10 +9,11 @@ set -euo pipefail
 pack=$1
 runs=${2:-runs}
 
-guided train "$pack" --preset emoji64 --images 56000 --save-every 4000 --grid 16 --out "$runs/emoji64"
+guided train "$pack" --preset emoji64 --images 44000 --save-every 4000 --grid 9 --out "$runs/emoji64"
 python -m classifiers.train "$pack" --preset emoji64 --out "$runs/emoji64-classifier"
-python -m classifiers.train "$pack" --preset judge64 --seed 1 --out "$runs/emoji64-judge"
+python -m classifiers.train "$pack" --preset judge64 --seed 1234 --out "$runs/emoji64-judge"
 
 python -m classifiers.evaluate "$runs/emoji64-classifier" "$pack" --out docs/images/emoji64-classifier.png
 python benchmarks/guidance.py "$pack" --model "$runs/emoji64" --classifier "$runs/emoji64-classifier" --judge "$runs/emoji64-judge"
 python benchmarks/neighbours.py "$pack" --model "$runs/emoji64"
+python benchmarks/held_out.py "$pack" --model "$runs/emoji64"

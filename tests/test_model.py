@@ -214,6 +214,8 @@ def test_super_resolution_with_and_without_patches():
         ([None, "cat"], [3, 0]),
         (range(3), [0, 1, 2]),
         (np.array([2, 1]), [2, 1]),
+        (np.array(1), [1]),
+        (np.array(["dog", "cat"]), [1, 0]),
         (torch.tensor([0, 2]), [0, 2]),
         (torch.tensor(1), [1]),
         (torch.tensor([1], dtype=torch.int32), [1]),
@@ -239,6 +241,7 @@ def test_soft_labels_mix_the_embeddings():
     hard = model.given(label=["cat", "horse"])(x, 1.0).x0
     rows = torch.eye(3)[[0, 2]]
     torch.testing.assert_close(model.given(label=rows)(x, 1.0).x0, hard, rtol=0, atol=1e-5)
+    assert torch.equal(model.labels(rows.double().numpy()), rows.double())
     with_null = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
     torch.testing.assert_close(model.given(label=with_null)(x, 1.0).x0, model.given()(x, 1.0).x0, rtol=0, atol=1e-5)
     mixed = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)  # one row for both
@@ -336,6 +339,8 @@ def test_networks_that_do_not_fit():
         Model(Spy(), None, "edm", sigma_min=0, sigma_max=80)
     with pytest.raises(ValueError, match="4 rows, but there are 3 class names and no null class"):
         Model(unet(num_classes=4), class_names=NAMES)
+    with pytest.raises(ValueError, match="0 rows, but there are 3 class names and no null class"):
+        Model(unet(), class_names=NAMES)
     x = torch.zeros(2, 3, 8, 8)
     with pytest.raises(ValueError, match=r"gives \(2, 6, 8, 8\); a model without a learned range needs \(2, 3, 8, 8\)"):
         Model(Spy(6))(x, 1.0)
@@ -391,6 +396,19 @@ def test_whole_chain():
     model = KINDS["linear"]
     assert torch.equal(model.sigmas("1000"), torch.cat([model.schedule.sigma.flip(0), torch.zeros(1).double()]))
     torch.testing.assert_close(model.sigmas(1000, "uniform"), model.sigmas("1000"), rtol=1e-12, atol=0)
+
+
+def test_a_chain_of_one_timestep():
+    schedule = Schedule.cosine(1)
+    model = Model(Spy(), schedule)
+    s = float(schedule.sigma[0])
+    assert float(schedule.t(s)) == float(schedule.t(3.0)) == 0.0
+    torch.testing.assert_close(schedule.sigma_at(0.0), schedule.sigma[0])
+    for arguments in ((1,), (1, "karras"), (1, "uniform"), ("1",)):
+        torch.testing.assert_close(model.sigmas(*arguments), torch.tensor([s, 0.0], dtype=torch.float64))
+    with pytest.raises(ValueError, match="a chain of one timestep has one noise level: steps must be 1, got 2"):
+        model.sigmas(2)
+    assert model(torch.zeros(2, 3, 4, 4), torch.tensor(s)).x0.isfinite().all()
 
 
 @pytest.mark.parametrize("sections", ["25", "ddim25", "10,15,20", [10, 15, 20], (7,)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import pytest
 import torch
@@ -137,6 +138,8 @@ def test_seeds(model, caplog):
 
     pinned = run([11, 12])
     assert torch.equal(run(11), pinned) and torch.equal(run(range(11, 13)), pinned)
+    assert torch.equal(run(torch.tensor([11, 12])), pinned) and torch.equal(run(iter([11, 12])), pinned)
+    assert torch.equal(run(torch.tensor(11)), pinned) and torch.equal(run(iter([11, 12]), n=None), pinned)
     torch.testing.assert_close(run([12, 11]), pinned.flip(0), rtol=0, atol=1e-5)
     torch.testing.assert_close(run([11, 11])[1], pinned[0], rtol=0, atol=1e-5)
     with caplog.at_level(logging.INFO, logger="guided"):
@@ -162,6 +165,16 @@ def test_global_generator_is_left_alone(model):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_dropout_that_is_on_is_told():
+    model = make()
+    model.net.middle_block[0].out_layers[2].p = 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample(model, 0, steps=1, seeds=0)
+        with pytest.raises(UserWarning, match="in training mode: its dropout spoils the pictures; call model.eval"):
+            stream(model.train(), 0, steps=1, seeds=0)
+
+
 def test_labels_in_every_form(model):
     def run(labels, **options):
         return sample(model, labels, steps=2, seeds=[0, 1], **options)
@@ -169,7 +182,7 @@ def test_labels_in_every_form(model):
     want = run(["dog", "cat"])
     for labels in ([1, 0], torch.tensor([1, 0]), torch.eye(3)[[1, 0]]):
         torch.testing.assert_close(run(labels), want, rtol=0, atol=1e-5)
-    assert torch.equal(run("dog"), run(["dog", "dog"]))
+    assert torch.equal(run("dog"), run(["dog", "dog"])) and torch.equal(run(iter(["dog", "cat"])), want)
     assert torch.equal(run(None), run([3, 3]))  # the null class
     assert not torch.allclose(run(None), want, atol=1e-3)
 
@@ -221,6 +234,14 @@ def test_terms_stop_at_sigma_80_except_in_ddpm():
     assert asked(model, "ddim", window=(100.0, 500.0)) == []
 
 
+def test_terms_inside_the_clamp_stop_at_sigma_80_in_every_sampler():
+    """The clamp drops their gradient, so that ddpm too takes them in the score form, which explodes."""
+    model = make(schedule=Schedule.cosine(1000))
+    below = pytest.approx([s for s in model.sigmas(6)[:-1].tolist() if s <= 80])
+    assert asked(model, "ddim", wrt="x0") == below
+    assert asked(model, "ddpm", wrt="x0") == below
+
+
 def test_noisy_terms_see_the_clamped_estimate_and_terms_of_x0_go_inside_the_clamp(model):
     x, sigma = 30 * torch.randn(1, 3, 8, 8), torch.tensor(30.0)
     noisy = Term(lambda x, sigma, x0: x.flatten(1).sum(1))
@@ -230,7 +251,7 @@ def test_noisy_terms_see_the_clamped_estimate_and_terms_of_x0_go_inside_the_clam
         ([], clamp(D)),
         ([noisy], guide(clamp(D), noisy)),
         ([clean], clamp(guide(D, clean))),
-        ([noisy, clean], clamp(guide(D, noisy, clean))),
+        ([noisy, clean], guide(clamp(guide(D, clean)), noisy)),
     ):
         got, want = denoiser(model, 0, terms=terms)(x, sigma), by_hand(x, sigma)
         assert torch.equal(got.x0, want.x0)
@@ -279,7 +300,11 @@ def test_ddpm_takes_the_mean_form(model):
         ({"steps": "25", "spacing": "karras"}, ValueError, "leave spacing out"),
         ({"spacing": "linear"}, ValueError, "spacing must be log-snr, karras or uniform"),
         ({"size": 9}, ValueError, "height and width must be multiples of 2, got 9x9"),
-        ({"size": (8, 0)}, ValueError, "height and width must be multiples of 2, got 8x0"),
+        ({"size": (8, 0)}, ValueError, "size must be a positive whole number or a pair"),
+        ({"size": 8.0}, ValueError, "size must be a positive whole number or a pair .*, got 8.0"),
+        ({"seeds": 1.5}, ValueError, "seeds must be whole numbers: one, or one a picture; got 1.5"),
+        ({"steps": 2.5}, ValueError, "steps must be a whole number or a respacing such as '250', got 2.5"),
+        ({"labels": 0, "guidance_scale": 2.0, "window": 3}, ValueError, "window must be .*, got 3"),
         ({"prompt": "a cat"}, ValueError, "this model takes no text"),
         ({"low_res": torch.zeros(1, 3, 4, 4)}, ValueError, "does not take 'low_res'; it takes: label"),
         ({"guidance_scale": 2.0}, ValueError, "guidance_scale has nothing to guide to without labels"),
@@ -345,3 +370,11 @@ def test_progress_counts_every_step(model, monkeypatch, capsys):
 
 def test_public_names():
     assert guided.sample is sample and guided.stream is stream and guided.last is last
+
+
+def test_one_guidance_scale_a_picture(model):
+    scales = torch.tensor([1.0, 2.0, 4.0])
+    together = sample(model, 1, n=3, steps=4, guidance_scale=scales, seeds=0, batch_size=2)
+    for i, scale in enumerate(scales.tolist()):
+        alone = sample(model, 1, steps=4, guidance_scale=scale, seeds=[i])
+        assert (together[i : i + 1] - alone).abs().max() < 1e-4

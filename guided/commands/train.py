@@ -51,6 +51,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train until `--images`, a signal, or the loop's errors."""
+    import torch
+
     from guided.checkpoint import check_device, save
     from guided.data import Batches
     from guided.presets import PRESETS
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
     preset = with_flags(PRESETS[args.preset], args)
     device = check_device(args.device) if args.device else None
     images = read_images(args, preset)
+    torch.manual_seed(args.seed)  # of fresh weights; each step seeds itself
     model = starting_model(args, preset, images)
     parameters = sum(p.numel() for p in model.parameters())
     counts = f"{len(images)} pictures, {len(images.class_names)} classes, {parameters / 1e6:.1f} M parameters"

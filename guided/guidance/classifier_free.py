@@ -52,7 +52,10 @@ def cfg(
         2024.
     """
     _check_options(window, rescale, momentum, norm)
-    if bool((torch.as_tensor(guidance_scale) == 1).all()):
+    scales = torch.as_tensor(guidance_scale)
+    if not bool(scales.isfinite().all()):
+        raise ValueError(f"guidance_scale must be finite, got {guidance_scale}")
+    if bool((scales == 1).all()):
         return D_c
     running = _RunningSum(momentum)
 

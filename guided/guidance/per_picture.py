@@ -36,7 +36,9 @@ def length(x: Tensor) -> Tensor:
 
 def check_window(window: Window | None) -> None:
     """Raise a ValueError unless window is None or (low, high) with 0 <= low < high."""
-    if window is not None and not 0 <= window[0] < window[1]:
+    if window is None:
+        return
+    if not isinstance(window, (tuple, list)) or len(window) != 2 or not 0 <= window[0] < window[1]:
         raise ValueError(f"window must be (low, high] with 0 <= low < high, in sigma, got {window}")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 import classifiers
-from classifiers.init import like, start
+from classifiers.init import start
 from classifiers.noisy import NoisyClassifier
 from classifiers.presets import PRESETS
 from classifiers.timm_net import TimmConfig, TimmNet
@@ -99,20 +100,26 @@ def test_a_name_that_is_not_there(tmp_path):
 # ---------------------------------------------------------------------- --init
 
 
+def begin(init, names, *, size=8, preset="emoji64"):
+    return start(PRESETS[preset], init, names, size=size, channels=3)
+
+
 def test_the_same_classes_and_size_keep_all(tmp_path):
     clf = encoder(sigma_data=0.7)
     classifiers.save(clf, tmp_path)
-    new, said = like(tmp_path, NAMES, size=8)
+    new, said = begin(tmp_path, NAMES)
     assert said == "" and new.inputs.sigma_data == 0.7
     assert all(torch.equal(a, b) for a, b in zip(new.parameters(), clf.parameters(), strict=True))
-    assert all(p.requires_grad for p in new.parameters())
+    assert new.training and all(p.requires_grad for p in new.parameters())
 
 
 def test_other_classes_and_size_keep_the_body(tmp_path):
     clf = encoder()
     classifiers.save(clf, tmp_path)
-    new, said = like(tmp_path, ["x", "y", "z", "w"], size=16)
-    assert "has other classes, so the head starts afresh and another size, so the pooling's positions start" in said
+    new, said = begin(tmp_path, ["x", "y", "z", "w"], size=16)
+    assert said.endswith(
+        "has other classes, so the head starts afresh and another size, so the pooling's positions start afresh"
+    )
     old, kept = clf.net.state_dict(), new.net.state_dict()
     fresh = {k for k in kept if kept[k].shape != old[k].shape or not torch.equal(kept[k], old[k])}
     assert fresh == {"out.2.c_proj.weight", "out.2.c_proj.bias", "out.2.positional_embedding"}
@@ -122,23 +129,46 @@ def test_other_classes_and_size_keep_the_body(tmp_path):
 def test_other_names_of_as_many_classes_renew_the_head(tmp_path):
     clf = timm_net()
     classifiers.save(clf, tmp_path)
-    new, said = like(tmp_path, ["x", "y", "z"], size=32)
+    new, said = begin(tmp_path / "model.safetensors", ["x", "y", "z"], size=32, preset="judge64")
     old, kept = clf.net.state_dict(), new.net.state_dict()
     assert "the head starts afresh" in said
     renewed = {k for k in kept if not torch.equal(kept[k], old[k])}
     assert renewed == {"backbone.fc.weight", "backbone.fc.bias"}
 
 
-@pytest.mark.parametrize(
-    ("init", "names", "message"),
-    [
-        (None, ["one"], "at least two classes, got 1"),
-        ("bare.pth", NAMES, "it needs a timm network, named by --backbone"),
-    ],
-)
-def test_what_cannot_start(init, names, message, tmp_path):
-    if init:
-        init = tmp_path / init
-        init.write_bytes(b"")
-    with pytest.raises(ValueError, match=message):
-        start(PRESETS["emoji64"], init, names, size=64, channels=3)
+def test_a_clean_file_as_timms_own_downloads_lie(tmp_path, monkeypatch):
+    """model.safetensors beside a config.json that is not ours."""
+    import timm
+    from safetensors.torch import save_file
+
+    monkeypatch.setitem(PRESETS, "small", replace(PRESETS["judge64"], network=TimmConfig("test_resnet")))
+    plain = timm.create_model("test_resnet", pretrained=False, num_classes=3)
+    save_file(plain.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"architecture": "test_resnet"}')
+    clf, said = begin(tmp_path / "model.safetensors", NAMES, size=32, preset="small")
+    assert said == ""
+    assert torch.equal(clf.net.backbone.fc.weight, plain.fc.weight)
+
+
+def test_an_official_file(tmp_path, monkeypatch):
+    """Its chain and network count, whatever the preset."""
+    clf = encoder(schedule=Schedule.cosine(100)).requires_grad_(False).eval()
+    (tmp_path / "64x64_classifier.pt").write_bytes(b"")
+    monkeypatch.setattr(classifiers.openai, "load", lambda path: clf)
+    new, said = begin(tmp_path / "64x64_classifier.pt", ["x", "y"])
+    assert "the head starts afresh" in said and len(new.schedule) == 100
+    assert torch.equal(new.net.state_dict()["time_embed.0.weight"], clf.net.state_dict()["time_embed.0.weight"])
+
+
+def test_what_cannot_start(tmp_path):
+    with pytest.raises(ValueError, match="at least two classes, got 1"):
+        begin(None, ["one"])
+    with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
+        begin(tmp_path / "none", NAMES)
+    (tmp_path / "empty.pt").write_bytes(b"")
+    for preset in ("emoji64", "judge64"):
+        with pytest.raises(ValueError, match="not a readable weights file"):
+            begin(tmp_path / "empty.pt", NAMES, size=64, preset=preset)
+    classifiers.save(encoder(), tmp_path)
+    with pytest.raises(ValueError, match="multiples of 4, got 10x10"):
+        begin(tmp_path, NAMES, size=10)

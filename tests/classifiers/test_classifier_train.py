@@ -16,6 +16,7 @@ from classifiers import train as program
 from classifiers.levels import Clean, LogNormal, LogUniform, UniformT, stratified
 from classifiers.loss import NoisyCrossEntropy, hits
 from classifiers.noisy import NoisyClassifier
+from classifiers.pictures import read, reading
 from classifiers.presets import PRESETS, Preset
 from classifiers.timm_net import TimmConfig
 from guided import openai
@@ -219,6 +220,21 @@ def test_init_from_a_clean_timm_file(colours, tmp_path, capsys):
     assert program.main([*map(str, args), "--device", "cpu"]) == 0
     assert "other classes: the head starts afresh" in capsys.readouterr().err
     assert classifiers.load(tmp_path / "c").net.config.name == "test_resnet"
+
+
+def test_a_backbone_by_flag_sees_plain_pixels():
+    """Clean checkpoints take 3 channels, so a preset's patches are dropped."""
+    args = program.parser().parse_args(["data", "--out", "c", "--backbone", "test_resnet", "--clean"])
+    preset = program.with_flags(args)
+    assert (preset.network, preset.patch, preset.levels) == (TimmConfig("test_resnet"), 1, ("clean",))
+
+
+def test_columns_the_data_lacks_are_not_asked_for(colours):
+    """The emoji preset on class folders: no subgroup there."""
+    args = program.parser().parse_args([str(colours), "--out", "c", "--background", "red"])
+    how = reading(args, PRESETS["emoji64"].data)
+    assert how == {"background": "red"}
+    assert read(args, 8, how, "train").class_names == ["blue", "green", "red"]
 
 
 # ---------------------------------------------------------------------- bad input

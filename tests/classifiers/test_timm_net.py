@@ -20,7 +20,13 @@ def make(name: str = "test_resnet", **kwargs) -> TimmNet:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("test_resnet", {}), ("test_efficientnet", {}), ("test_convnext", {}), ("test_vit", {"img_size": 32})],
+    [
+        ("test_resnet", {}),
+        ("test_efficientnet", {}),
+        ("test_convnext", {}),
+        ("test_vit", {"img_size": 32}),
+        ("swin_tiny_patch4_window7_224", {"img_size": 32, "depths": (1, 1, 1, 1), "embed_dim": 24}),
+    ],
 )
 def test_a_fresh_network_is_the_plain_backbone_and_modulation_reaches_it(name, options):
     net = make(name, options=options)
