@@ -1,9 +1,9 @@
 """Conditional image generation and editing with guidance. This file is the table of contents.
 
-    import guided
-    model = guided.load()
-    images = guided.sample(model, ["cat-face", "heart"], guidance_scale=2.0, seeds=0)
-    guided.save_grid(images, "two.png")
+import guided
+model = guided.load()
+images = guided.sample(model, ["cat-face", "heart"], guidance_scale=2.0, seeds=0)
+guided.save_grid(images, "two.png")
 """
 
 from guided import levels, losses, networks, openai, presets, samplers

@@ -140,12 +140,15 @@ def schedule_from(config: dict[str, Any] | None) -> Schedule | None:
     """The inverse of `schedule_config`."""
     if config is None:
         return None
-    if config["name"] == "betas":
+    name = config.get("name")
+    if name not in (*PLAIN_SCHEDULES, "betas"):
+        raise ValueError(f"schedule must be one of {', '.join(PLAIN_SCHEDULES)} or betas, got {name!r}")
+    keys = {"name", "betas", "timesteps"} if name == "betas" else {"name", "T"}
+    check_keys(config, keys, "the schedule in config.json", required=keys)
+    if name == "betas":
         chain = Schedule.from_betas(config["betas"])
         return replace(chain, timesteps=torch.tensor(config["timesteps"]))
-    if config["name"] not in PLAIN_SCHEDULES:
-        raise ValueError(f"schedule must be one of {', '.join(PLAIN_SCHEDULES)} or betas, got {config['name']!r}")
-    return PLAIN_SCHEDULES[config["name"]](config["T"])
+    return PLAIN_SCHEDULES[name](config["T"])
 
 
 def write_folder(folder: str | Path, config: dict[str, Any], net: nn.Module, dtype: torch.dtype | None) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 
 from guided.commands import import_, info, models, replay, sample, train
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
+DIVERGED = "steps in a row had no finite loss"  # of `guided.train`
 COMMANDS = (sample, train, import_, info, replay, models)
 EPILOG = """\
 `guided COMMAND --help` explains a command. Bad input is one line on stderr and exit code 2, Ctrl-C is 130;
@@ -29,7 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     try:
-        return args.run(args) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *where: complain(args.command, f"warning: {message}")
+            return args.run(args) or 0
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -37,9 +42,11 @@ def main(argv: list[str] | None = None) -> int:
         complain(args.command, str(error))
         code = 2
     except RuntimeError as error:
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+        if any(words in str(error) for words in OUT_OF_MEMORY):
+            error = "out of memory: use a smaller --batch-size, --size or --dtype bf16"
+        elif DIVERGED not in str(error):
             raise
-        complain(args.command, "out of memory: use a smaller --batch-size, --size or --dtype bf16")
+        complain(args.command, str(error))
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -69,8 +76,8 @@ class OneLineErrors(argparse.ArgumentParser):
 
 
 def complain(command: str, message: str) -> None:
-    """One line on stderr about the exception being handled; its traceback before it where that is asked for."""
-    if os.environ.get("GUIDED_TRACEBACK"):
+    """One line on stderr; before it the traceback of the exception being handled, where that is asked for."""
+    if os.environ.get("GUIDED_TRACEBACK") and sys.exc_info()[0]:
         import traceback
 
         traceback.print_exc()

@@ -113,7 +113,8 @@ class Images:
         try:
             image = decode(io.BytesIO(self._tree.read(name)), self.size)
         except Exception as error:  # decoders raise a dozen kinds of exception for a broken file
-            raise ValueError(f"{name} in {self.path} cannot be read as a picture: {error}") from error
+            reason = str(error).partition(" <_io.")[0]  # PIL names the buffer, which says nothing
+            raise ValueError(f"{name} in {self.path} cannot be read as a picture: {reason}") from error
         if self.random_background:
             return np.asarray(image.convert("RGBA"))
         array = np.asarray(image)

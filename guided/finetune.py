@@ -62,12 +62,15 @@ def fill(net: nn.Module, tensors: dict[str, Tensor], source: str, *, same_classe
     own = net.state_dict()
     key = "label_emb.weight"
     keep = same_classes and key in own and key in tensors and own[key].shape == tensors[key].shape
+    dropped = key in tensors and key not in own
     tensors = {k: v for k, v in tensors.items() if keep or k != key}
     if key in own and not keep:
         tensors[key] = own[key]
     check_fit(own, tensors, source)
     net.load_state_dict(tensors)
-    return f"{source} has other classes: the label embedding starts afresh" if key in own and not keep else ""
+    if key in own and not keep:
+        return f"{source} has other classes: the label embedding starts afresh"
+    return f"{source} has classes and this model has none: the label embedding is left out" if dropped else ""
 
 
 def weights_into(model: Model, source: str | Path) -> str:

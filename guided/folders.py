@@ -162,9 +162,7 @@ def _shown(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if "/." not in f"/{name}" and "/__MACOSX" not in f"/{name}")
 
 
-def _rows_of_table(
-    tree: Tree, table: str, label: str | None, other: str | None, caption: str | None
-) -> list[Row]:
+def _rows_of_table(tree: Tree, table: str, label: str | None, other: str | None, caption: str | None) -> list[Row]:
     records, columns = _records(tree, table)
     file = _first(("file", "file_name"), columns)
     for column in (file or "file", label, other, caption):

@@ -86,9 +86,7 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels]
 
 
-def save_grid(
-    images: Tensor, path: str | Path, *, columns: int | None = None, metadata: dict | None = None
-) -> None:
+def save_grid(images: Tensor, path: str | Path, *, columns: int | None = None, metadata: dict | None = None) -> None:
     """Writes pictures side by side, row by row, with a white gap of two pixels.
 
     Args:

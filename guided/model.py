@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guided.labels import Labels, null_index, read_labels
-from guided.schedule import Schedule, float64, interpolate, karras_sigmas, log_snr_sigmas, space_timesteps
+from guided.schedule import Schedule, float64
+from guided.spacing import continuous_chain, spaced
 from guided.types import Prediction
 
 
@@ -190,6 +190,8 @@ class Model(nn.Module):
     def _check(self, x: Tensor, sigma: Tensor | float) -> None:
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"x must be (N, {self.channels}, H, W), got {tuple(x.shape)}")
+        if x.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"x must be float32 or float64, got {x.dtype}; only the network computes in less")
         factor = self.size_multiple
         if x.shape[2] % factor or x.shape[3] % factor:
             raise ValueError(f"height and width must be multiples of {factor}, got {x.shape[2]}x{x.shape[3]}")
@@ -287,21 +289,11 @@ class Model(nn.Module):
     def chain(self) -> Tensor:
         """(T,) float64 increasing levels: the discrete chain's own.
 
-        For a continuous model 1000 levels between sigma_min and sigma_max, uniform in the t of the linear 1000-step
-        chain, and in t = sigma/(1+sigma) for flow matching.
+        For a continuous model that of `continuous_chain`.
         """
         if self.schedule is not None:
             return self.schedule.sigma
-        ends = torch.tensor([self.sigma_min, self.sigma_max], dtype=torch.float64)
-        if self.parametrization == "flow":
-            low, high = ends / (1 + ends)
-            t = torch.linspace(float(low), float(high), 1000, dtype=torch.float64)
-            return t / (1 - t)
-        linear = Schedule.linear()
-        low, high = linear.t(ends)
-        levels = linear.sigma_at(torch.linspace(float(low), float(high), 1000, dtype=torch.float64))
-        levels[0], levels[-1] = ends  # also where they lie beyond the linear chain's
-        return levels
+        return continuous_chain(self.sigma_min, self.sigma_max, flow=self.parametrization == "flow")
 
     def sigmas(
         self,
@@ -326,42 +318,8 @@ class Model(nn.Module):
             ValueError: steps < 1, an unknown spacing, a spacing beside a respacing, a respacing that leaves no level,
                 or sigma_max outside the model's range.
         """
-        if isinstance(steps, str | list | tuple):
-            if spacing is not None:
-                raise ValueError(f"the respacing {steps!r} says where the steps lie: leave spacing out")
-            chain = self.chain
-            levels = chain[space_timesteps(len(chain), steps)].flip(0)
-            if sigma_max is not None:
-                levels = levels[levels <= sigma_max]
-            if len(levels) == 0:
-                below = "" if sigma_max is None else f" up to {sigma_max}"
-                raise ValueError(f"the respacing {steps!r} leaves no level{below}")
-        else:
-            try:
-                steps = operator.index(steps)
-            except TypeError:
-                raise ValueError(f"steps must be a whole number or a respacing such as '250', got {steps!r}") from None
-            levels = self._spaced(steps, spacing or "log-snr", sigma_max)
+        levels = spaced(self.chain, steps, spacing, sigma_max=sigma_max)
         return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
-
-    def _spaced(self, steps: int, spacing: str, sigma_max: float | None) -> Tensor:
-        top = self.sigma_max if sigma_max is None else sigma_max
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
-        if self.sigma_min == self.sigma_max and steps > 1:
-            raise ValueError(f"a chain of one timestep has one noise level: steps must be 1, got {steps}")
-        if not (self.sigma_min < top or (self.sigma_min == top and steps == 1)) or top > self.sigma_max * (1 + 1e-9):
-            raise ValueError(f"sigma_max must lie in ({self.sigma_min:.4g}, {self.sigma_max:.4g}], got {top:.4g}")
-        if spacing == "log-snr":
-            return log_snr_sigmas(steps, self.sigma_min, top)
-        if spacing == "karras":
-            return karras_sigmas(steps, self.sigma_min, top)
-        if spacing == "uniform":
-            chain = self.chain
-            log_sigma, index = chain.log(), torch.arange(len(chain), dtype=torch.float64)
-            start = float(interpolate(torch.tensor(top, dtype=torch.float64).log(), log_sigma, index))
-            return interpolate(torch.linspace(start, 0, steps, dtype=torch.float64), index, log_sigma).exp()
-        raise ValueError(f"spacing must be log-snr, karras or uniform, got {spacing!r}")
 
     @property
     def device(self) -> torch.device:

@@ -60,6 +60,8 @@ class Objective(nn.Module):
         level, weight = self.levels.sample(len(x0))
         cond = {}
         if model.class_names:
+            if "label" not in batch:
+                raise ValueError(f"the model has classes, but the batch holds only {', '.join(batch)}: give 'label'")
             cond["label"] = self._drop(batch["label"], model)
         loss = self._loss(model, x0, level, cond)
         if self.training:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from guided.guidance import Term, cfg, clamp, guide, limit
+from guided.guidance.gradient import check_terms
 from guided.guidance.per_picture import Window
 from guided.model import Labels, Model
 from guided.noise import SeededNoise
@@ -174,7 +175,7 @@ def denoiser(
         if labels is None:
             raise ValueError("guidance_scale has nothing to guide to without labels: give some or leave it at 1")
         D = cfg(D, model.given(label=model.null_like(y), **cond), guidance_scale, window=window)
-    terms = tuple(terms)
+    terms = check_terms(terms)
     inside = [term for term in terms if clip and term.wrt != "x"]
     outside = [term for term in terms if term not in inside]
     if clip:

@@ -63,9 +63,7 @@ bitmaps averaged 2x2 with premultiplied alpha to 64x64; colour of fully transpar
 skin-tone variants, flags of regions, "facing right" variants, families with named genders, hair and skin
 components, and five drawings all but equal to another one. The column keywords is empty.
 """
-LINE = re.compile(
-    r"(?P<codes>[0-9A-F ]+?) *; fully-qualified +# (?P<emoji>\S+) E(?P<version>\S+) (?P<name>.+)"
-)
+LINE = re.compile(r"(?P<codes>[0-9A-F ]+?) *; fully-qualified +# (?P<emoji>\S+) E(?P<version>\S+) (?P<name>.+)")
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,7 @@ class Mixture:
 
 def blobs() -> Mixture:
     """Three classes of 2-by-1-by-2 "pictures" in float64, overlapping at middling noise."""
-    means = torch.tensor(
-        [[-1.0, 0.0, 0.4, 0.6], [1.0, 0.5, -0.3, 0.1], [0.2, -1.2, 0.8, -0.7]], dtype=torch.float64
-    )
+    means = torch.tensor([[-1.0, 0.0, 0.4, 0.6], [1.0, 0.5, -0.3, 0.1], [0.2, -1.2, 0.8, -0.7]], dtype=torch.float64)
     stds = torch.tensor([0.2, 0.35, 0.15], dtype=torch.float64)
     weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     return Mixture(means.reshape(3, 2, 1, 2), stds, weights)

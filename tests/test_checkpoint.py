@@ -181,6 +181,9 @@ def change(folder, **values) -> None:
         ),
         ({"network": {"type": "DiT"}}, "network type must be one of UNet, Encoder, got 'DiT'"),
         ({"network": {"type": "UNet", "depth": 3}}, "network in config.json has an unknown key 'depth'"),
+        ({"schedule": {"name": "linear", "T": 50, "beta": 2}}, "schedule in config.json has an unknown key 'beta'"),
+        ({"schedule": {"name": "cosine"}}, "schedule in config.json lacks the key 'T'"),
+        ({"schedule": {"T": 50}}, "schedule must be one of linear, .*, got None"),
         ({"parametrization": "score"}, "parametrization must be one of"),
     ],
 )

@@ -285,6 +285,10 @@ def test_replay_finds_a_model_that_moved(drawn, tiny_folder, tmp_path, capsys):
         (lambda kept: kept.update(command="edit"), "was made by 'edit'"),
         (lambda kept: kept["recipe"].pop("sampler"), "its recipe lacks 'sampler'"),
         (lambda kept: kept["recipe"].update(magic=1), "its recipe has an unknown 'magic'"),
+        (lambda kept: kept["recipe"].update(dtype="fp64"), "the dtype in its metadata cannot be"),
+        (lambda kept: kept["recipe"].update(labels=["cat"]), "the labels in its metadata cannot be"),
+        (lambda kept: kept.update(index=7), "the index in its metadata cannot be"),
+        (lambda kept: kept.update(versions=3), "the versions in its metadata cannot be"),
     ],
 )
 def test_replay_says_what_it_cannot_read(drawn, capsys, change, words):
@@ -375,6 +379,9 @@ BAD = [
     ("--label cat --out a.jpg", "a.jpg: the name must end in .png"),
     ("--label cat --window 1 3", "--window bounds guidance, and there is none"),
     ("--label cat --window 3 1 --guidance-scale 2", "window must be (low, high]"),
+    ("--label cat --guidance-scale nan", "--guidance-scale must be a plain number, got nan"),
+    ("--label cat --size 1000000000", "out of memory"),
+    ("--label cat --out /proc/self/none/a.png", "cannot be written: /proc/self"),
     ("--label cat --classifier-scale 2", "--classifier-scale needs --classifier"),
     ("--classifier x", "--classifier has nothing to guide to without --label"),
     ("--guidance-scale 2", "nothing to guide to without labels"),
@@ -440,6 +447,63 @@ def test_what_a_command_raises_becomes_a_code(tiny_folder, tmp_path, monkeypatch
     monkeypatch.setenv("GUIDED_TRACEBACK", "1")
     monkeypatch.setattr(sample, "check", lambda args: [].index(1))
     assert run(*words) == 2 and "Traceback" in capsys.readouterr().err
+
+
+# --- train ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A folder of two classes of two pictures each, and one file that is no picture."""
+    for name, colour in (("cat", 40), ("dog", 200)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (16, 16), (colour, 90 * i, 0)).save(tmp_path / "pets" / name / f"{i}.png")
+    (tmp_path / "pets" / "dog" / "torn.png").write_bytes(b"torn")
+    return tmp_path / "pets"
+
+
+def train(pets, out, *more) -> int:
+    tiny = ["--preset", "emoji64", "--size", 8, "--batch-size", 2, "--images", 2, "--grid", 0, "--device", "cpu"]
+    return run("train", pets, "--out", out, *tiny, *more)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--size", 0], "--size must be positive, got 0"),
+        (["--batch-size", 0], "--batch-size must be positive"),
+        (["--lr", "nan"], "--lr must be positive, got nan"),
+        (["--label-dropout", 3], "--label-dropout must be in [0, 1), got 3.0"),
+        (["--grid", -1], "--grid must not be negative"),
+    ],
+)
+def test_train_refuses_flags_before_it_reads_a_picture(pets, tmp_path, capsys, words, said):
+    assert train(pets, tmp_path / "run", *words) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_train_goes_on_with_its_own_run_only(pets, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(pets, out) == 0
+    said = capsys.readouterr().err
+    assert "guided train: warning: " in said and "skipped 1 corrupt of 5 files: dog/torn.png" in said
+    assert f"{out}: complete, 2 images seen" in said and "data.py" not in said
+    before = (out / "config.json").read_bytes(), (out / "model.safetensors").read_bytes()
+    assert train(pets, out, "--size", 16) == 2
+    assert "holds a run with another image_size" in capsys.readouterr().err
+    (pets / "cat").rename(pets / "cow")  # as many classes, other ones
+    assert train(pets, out, "--images", 4) == 2
+    assert "holds a run with another class_names" in capsys.readouterr().err
+    assert ((out / "config.json").read_bytes(), (out / "model.safetensors").read_bytes()) == before
+
+
+def test_train_does_not_overwrite_a_checkpoint_that_is_no_run(pets, tiny_folder, capsys):
+    before = (tiny_folder / "model.safetensors").read_bytes()
+    assert train(pets, tiny_folder) == 2
+    assert "holds a checkpoint and no run" in capsys.readouterr().err
+    assert (tiny_folder / "model.safetensors").read_bytes() == before
 
 
 # --- help -------------------------------------------------------------------------------------------------

@@ -126,9 +126,7 @@ def test_table_columns(tmp_path):
 
 
 def test_table_without_labels_takes_the_folders(tmp_path):
-    write_table(
-        tmp_path, {"file": "test/cat/b.png", "caption": "c"}, {"file": "train/dog/a.png", "caption": "d"}
-    )
+    write_table(tmp_path, {"file": "test/cat/b.png", "caption": "c"}, {"file": "train/dog/a.png", "caption": "d"})
     images = Images(tmp_path, 4, split="train")
     assert images.class_names == ["cat", "dog"] and images.captions == ["d"]
     write_table(tmp_path / "one", {"file": "in/b.png"}, {"file": "in/a.png"})
@@ -206,9 +204,7 @@ def test_grey_channel(tmp_path):
     assert image.shape == (1, 4, 4) and image.unique().tolist() == [76]  # 0.299 * 255
     assert Images(tmp_path, 4, channels=1, background="random").image(0).unique().tolist() == [76]
     Image.new("L", (4, 4), 80).save(tmp_path / "b.png")
-    assert (
-        Images(tmp_path, 4).image(1).unique().tolist() == [80] and Images(tmp_path, 4).image(1).shape[0] == 3
-    )
+    assert Images(tmp_path, 4).image(1).unique().tolist() == [80] and Images(tmp_path, 4).image(1).shape[0] == 3
 
 
 def test_sizes(tmp_path):
@@ -356,9 +352,7 @@ def test_crop_enlarges_a_part(tmp_path):
 def test_paths_that_hold_no_pictures(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder or zip file"):
         Images(tmp_path / "nowhere", 4)
-    with pytest.raises(
-        ValueError, match=r"no pictures found in .*; understood: a folder or zip with pictures"
-    ):
+    with pytest.raises(ValueError, match=r"no pictures found in .*; understood: a folder or zip with pictures"):
         Images(tmp_path, 4)
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(ValueError, match=r"a.txt is neither a folder nor a zip file"):

@@ -50,9 +50,7 @@ def textbook_ddpm(x_t, noises, *, variance: str, guided: bool):
     beta_tilde[0] = beta_tilde[1]  # as in the reference code: its log must be finite
     for t in reversed(range(len(BETA))):
         x0 = (x_t - (1 - ALPHA_BAR[t]).sqrt() * eps_theta(x_t)) / ALPHA_BAR[t].sqrt()
-        mean = (BEFORE[t].sqrt() * BETA[t] * x0 + (1 - BETA[t]).sqrt() * (1 - BEFORE[t]) * x_t) / (
-            1 - ALPHA_BAR[t]
-        )
+        mean = (BEFORE[t].sqrt() * BETA[t] * x0 + (1 - BETA[t]).sqrt() * (1 - BEFORE[t]) * x_t) / (1 - ALPHA_BAR[t])
         if variance == "learned":
             frac = frac_theta(x_t)
             V = (frac * BETA[t].log() + (1 - frac) * beta_tilde[t].log()).exp()
@@ -121,9 +119,7 @@ def test_ddim(eta, guided):
     x = x_T / ALPHA_BAR[-1].sqrt()
     D = denoiser(guided=guided, learned=False)
     ours = final(ddim(D, x, SIGMAS, eta=eta, noise=SeededNoise([0, 1], draws=1)))
-    torch.testing.assert_close(
-        ours, textbook_ddim(x_T, noises, eta=eta, guided=guided), atol=1e-10, rtol=1e-10
-    )
+    torch.testing.assert_close(ours, textbook_ddim(x_T, noises, eta=eta, guided=guided), atol=1e-10, rtol=1e-10)
 
 
 def test_a_changed_x0_is_taken_as_it_is():

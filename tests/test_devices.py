@@ -35,9 +35,7 @@ def guided():
         Term(lambda x, sigma, x0: x0.flatten(1).sum(1), torch.ones(2), "x0"),
         Term(lambda x, sigma, x0: x0.flatten(1).sum(1), 2.0, "x0-frozen"),
     ]
-    made = cfg(
-        D, lambda x, sigma: D(0.5 * x, sigma), 3.0, window=(0.2, 5.0), rescale=0.5, parallel=0.0, norm=1.0
-    )
+    made = cfg(D, lambda x, sigma: D(0.5 * x, sigma), 3.0, window=(0.2, 5.0), rescale=0.5, parallel=0.0, norm=1.0)
     return guide(clamp(made), *terms)
 
 

@@ -79,9 +79,7 @@ def test_terms_add():
     s, D = level(0.7), M.denoiser()
     terms = [
         Term(classifier(0), 0.3),
-        Term(
-            lambda x, sigma, x0: (x * x0).flatten(1).sum(1), 0.7
-        ),  # its x0 is a constant, beside terms on x0 too
+        Term(lambda x, sigma, x0: (x * x0).flatten(1).sum(1), 0.7),  # its x0 is a constant, beside terms on x0 too
         Term(near(0.2), 2.0, "x0"),
         Term(near(-0.1), 1.5, "x0-frozen"),
     ]
@@ -121,9 +119,7 @@ def test_the_chain_rule_through_the_network(s):
 @pytest.mark.parametrize("sigma", [level(0.7), torch.tensor([0.1, 0.5, 1.0, 3.0, 9.0]).double()])
 def test_the_frozen_jacobian_is_exact_for_a_gaussian(sigma):
     D = gaussian(0.0, 0.4).denoiser()
-    through, frozen = (
-        guide(D, Term(near(0.3), 2.0, wrt, sigma_data=0.4))(X, sigma) for wrt in ("x0", "x0-frozen")
-    )
+    through, frozen = (guide(D, Term(near(0.3), 2.0, wrt, sigma_data=0.4))(X, sigma) for wrt in ("x0", "x0-frozen"))
     exact(frozen.x0, through.x0)
     exact(frozen.grad, through.grad)
 
@@ -455,6 +451,19 @@ def test_a_term_that_depends_only_on_parameters():
     bias = nn.Parameter(torch.zeros(1))
     with pytest.raises(ValueError, match="does not depend on x"):
         guide(M.denoiser(), Term(lambda x, s, x0: bias.expand(5)))(X, level(0.7))
+
+
+def test_what_is_no_term():
+    with pytest.raises(TypeError, match=r"terms must be guided\.Term objects, got a function"):
+        guide(M.denoiser(), near(0.0))
+    with pytest.raises(TypeError, match=r"terms must be guided\.Term objects, got a list"):
+        guide(M.denoiser(), [Term(near(0.0))])
+
+
+def test_inference_mode_is_refused():
+    D = guide(M.denoiser(), Term(classifier(1)))
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"not torch\.inference_mode"):
+        D(X, level(0.7))
 
 
 def test_wrong_guidance_scale():

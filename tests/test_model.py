@@ -320,6 +320,8 @@ def test_wrong_inputs():
     for x, sigma, message in (
         (torch.zeros(2, 1, 8, 8), 1.0, r"x must be \(N, 3, H, W\), got \(2, 1, 8, 8\)"),
         (torch.zeros(3, 8, 8), 1.0, r"x must be \(N, 3, H, W\), got \(3, 8, 8\)"),
+        (torch.zeros(2, 3, 8, 8).half(), 1.0, "x must be float32 or float64, got torch.float16"),
+        (torch.zeros(2, 3, 8, 8).long(), 1.0, "x must be float32 or float64, got torch.int64"),
         (torch.zeros(2, 3, 8, 10), 1.0, "height and width must be multiples of 4, got 8x10"),
         (torch.zeros(2, 3, 8, 8), torch.ones(3), r"sigma must be \(\) or \(2,\), got \(3,\)"),
         (torch.zeros(2, 3, 8, 8), torch.ones(2, 1), r"sigma must be \(\) or \(2,\), got \(2, 1\)"),

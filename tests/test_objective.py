@@ -190,3 +190,9 @@ def test_errors():
     ):
         with pytest.raises(ValueError, match=message):
             build()
+
+
+def test_a_batch_without_labels():
+    chain = model(classes=True)
+    with pytest.raises(ValueError, match="the model has classes, but the batch holds only image: give 'label'"):
+        Objective(chain)(chain, {"image": batch()["image"]})

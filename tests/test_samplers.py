@@ -161,14 +161,10 @@ def test_guided_ddpm_in_single_steps_differs_only_in_the_last():
     assert not torch.equal(whole[-1], parts[-1])
 
 
-@pytest.mark.parametrize(
-    "sampler", [dpmpp_2m, lms, unipc, partial(unipc, order=3), partial(dpmpp_3m_sde, eta=0)]
-)
+@pytest.mark.parametrize("sampler", [dpmpp_2m, lms, unipc, partial(unipc, order=3), partial(dpmpp_3m_sde, eta=0)])
 def test_multistep_samplers_start_at_first_order(sampler):
     pair = SIGMAS[:2]
-    torch.testing.assert_close(
-        last(sampler(D, start(), pair)), last(ddim(D, start(), pair)), atol=1e-12, rtol=0
-    )
+    torch.testing.assert_close(last(sampler(D, start(), pair)), last(ddim(D, start(), pair)), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("sampler", [dpmpp_2m_sde, partial(dpmpp_2m_sde, solver_type="heun"), dpmpp_3m_sde])
@@ -217,9 +213,7 @@ def test_gradient_mode_does_not_leak(name):
 def test_a_picture_does_not_depend_on_its_batch(name):
     def run(seeds):
         noise = SeededNoise(seeds)
-        return last(
-            STOCHASTIC[name](D, 8 * noise(torch.empty(len(seeds), 2, 1, 2).double()), SIGMAS, noise=noise)
-        )
+        return last(STOCHASTIC[name](D, 8 * noise(torch.empty(len(seeds), 2, 1, 2).double()), SIGMAS, noise=noise))
 
     together = run([3, 1, 2])
     torch.testing.assert_close(run([2]), together[2:], atol=1e-12, rtol=0)
@@ -254,9 +248,7 @@ def test_draws(sampler, draws):
     assert noise.calls == draws
 
 
-@pytest.mark.parametrize(
-    ("name", "calls"), [("ddim", 5), ("heun", 9), ("dpm2", 9), ("dpmpp_sde", 9), ("unipc", 5)]
-)
+@pytest.mark.parametrize(("name", "calls"), [("ddim", 5), ("heun", 9), ("dpm2", 9), ("dpmpp_sde", 9), ("unipc", 5)])
 def test_network_calls(name, calls):
     made = []
     last(SAMPLERS[name](lambda x, sigma: made.append(sigma) or D(x, sigma), start(), SIGMAS))
@@ -283,9 +275,7 @@ def test_samplers_that_are_one_rule():
     same(dpmpp_2m(D, start(), SIGMAS), dpmpp_2m_sde(D, start(), SIGMAS, eta=0))
     same(dpmpp_sde(D, start(), SIGMAS, eta=0), dpmpp_2s_ancestral(D, start(), SIGMAS, eta=0))
     noises = [SeededNoise(range(3)) for _ in range(3)]
-    same(
-        ddim(D, start(), SIGMAS, eta=1, noise=noises[0]), euler_ancestral(D, start(), SIGMAS, noise=noises[1])
-    )
+    same(ddim(D, start(), SIGMAS, eta=1, noise=noises[0]), euler_ancestral(D, start(), SIGMAS, noise=noises[1]))
     same(
         euler_ancestral(D, start(), SIGMAS, noise=SeededNoise(range(3))),
         ddpm(D, start(), SIGMAS, noise=noises[2]),

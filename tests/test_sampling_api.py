@@ -171,7 +171,7 @@ def test_dropout_that_is_on_is_told():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sample(model, 0, steps=1, seeds=0)
-        with pytest.raises(UserWarning, match="in training mode: its dropout spoils the pictures; call model.eval"):
+        with pytest.raises(UserWarning, match="in training mode: its dropout spoils the pictures"):
             stream(model.train(), 0, steps=1, seeds=0)
 
 
@@ -305,6 +305,7 @@ def test_ddpm_takes_the_mean_form(model):
         ({"seeds": 1.5}, ValueError, "seeds must be whole numbers: one, or one a picture; got 1.5"),
         ({"steps": 2.5}, ValueError, "steps must be a whole number or a respacing such as '250', got 2.5"),
         ({"labels": 0, "guidance_scale": 2.0, "window": 3}, ValueError, "window must be .*, got 3"),
+        ({"terms": [len]}, TypeError, "terms must be guided.Term objects, got a builtin_function"),
         ({"prompt": "a cat"}, ValueError, "this model takes no text"),
         ({"low_res": torch.zeros(1, 3, 4, 4)}, ValueError, "does not take 'low_res'; it takes: label"),
         ({"guidance_scale": 2.0}, ValueError, "guidance_scale has nothing to guide to without labels"),

@@ -22,7 +22,8 @@ SLOW_TO_LOAD = 300_000_000  # bytes that take seconds
 
 def load_models(model: str, classifier: str | None, *, device: str, dtype: str) -> tuple[Model, Any]:
     """The model, and the classifier or None, by their names or folders."""
-    size = (checkpoint.find(model) / "model.safetensors").stat().st_size
+    weights = checkpoint.find(model) / "model.safetensors"
+    size = weights.stat().st_size if weights.exists() else 0  # what is missing is said by `load`
     if size > SLOW_TO_LOAD:
         print(f"loading {model}, {size / 1e9:.1f} GB", file=sys.stderr, flush=True)
     generator = guided.load(model, device=device, dtype=DTYPES[dtype])

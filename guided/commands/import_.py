@@ -6,13 +6,18 @@ import argparse
 import sys
 from pathlib import Path
 
+from guided.commands.places import check_folder
+
+SLOW_TO_READ = 300_000_000  # bytes that take seconds
+
 
 def add(subparsers: argparse._SubParsersAction) -> None:
     """The command's arguments."""
     p = subparsers.add_parser(
         "import",
         help="turn an official .pt file into a checkpoint folder",
-        description="Turns a diffusion model that OpenAI released into a folder that `guided sample` takes.",
+        description="Turns a diffusion model or a classifier that OpenAI released into a folder that `guided sample` "
+        "takes, as --model or as --classifier.",
     )
     p.add_argument("file", nargs="?", metavar="FILE.pt", help="left out: the preset's file is downloaded")
     p.add_argument("--preset", help="which released file it is; default: the one whose keys and shapes fit")
@@ -31,22 +36,39 @@ def run(args: argparse.Namespace) -> None:
     if args.file is None and args.preset is None:
         raise ValueError("give the FILE.pt, or a --preset to download")
     names = read_class_names(args.class_names) if args.class_names else None
+    check_folder(out, "--out")
 
     import torch
 
     from guided import openai
     from guided.checkpoint import save
+    from guided.openai.load import read_tensors
+    from guided.openai.presets import preset_row
 
+    row = None if args.preset is None else preset_row(args.preset)
     path = Path(args.file) if args.file else openai.download(args.preset)
-    print(f"reading {path}", file=sys.stderr, flush=True)
-    model = openai.load(path, args.preset, class_names=names)
+    if path.is_file() and path.stat().st_size > SLOW_TO_READ:
+        print(f"reading {path}", file=sys.stderr, flush=True)
+    # without a preset the file tells: a diffusion model has an upward half, a classifier has not
+    upward = row is None and any(key.startswith("output_blocks.") for key in read_tensors(path))
+    if row.is_classifier if row else not upward:
+        import classifiers
+
+        model, save = classifiers.openai.load(path, args.preset, class_names=names), classifiers.save
+    else:
+        model = openai.load(path, args.preset, class_names=names)
     save(model, out, dtype={"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[args.dtype])
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"{out}: {model.provenance['preset']}, {parameters / 1e6:.1f} M parameters", file=sys.stderr)
+    what = model.provenance.get("preset", "classifier")
+    print(f"{out}: {what}, {parameters / 1e6:.1f} M parameters", file=sys.stderr)
 
 
 def read_class_names(path: str) -> list[str]:
     """The lines of a text file, empty ones left out."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"--class-names {path}: no such file")
-    return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"--class-names {path} is no text in UTF-8") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -48,7 +48,7 @@ def costs(module: nn.Module, *, size: int | None, dtype: str) -> dict[str, Any]:
     from guided.commands.cost import flops, peak_bytes, weight_bytes
     from guided.commands.draw import DTYPES
 
-    size, multiple = size or module.image_size, size_multiple(module)
+    size, multiple = module.image_size if size is None else size, size_multiple(module)
     if size < 1 or size % multiple:
         raise ValueError(f"--size must be a multiple of {multiple}, got {size}")
     module.net.to_torso(DTYPES[dtype])

@@ -93,7 +93,30 @@ def from_metadata(metadata: dict[str, Any], path: str | Path) -> tuple[Recipe, i
         word = "lacks" if odd[0] in known else "has an unknown"
         made = metadata.get("versions", {}).get("guided", "?")
         raise ValueError(f"{path}: its recipe {word} {odd[0]!r}; made by guided {made}, this is {guided.__version__}")
-    return Recipe(**values), metadata.get("index")
+    recipe, index = Recipe(**values), metadata.get("index")
+    for name, sound in _sound(recipe, index, metadata.get("versions")).items():
+        if not sound:
+            raise ValueError(f"{path}: the {name} in its metadata cannot be: the file was edited or damaged")
+    return recipe, index
+
+
+def _sound(recipe: Recipe, index: Any, versions: Any) -> dict[str, bool]:
+    """Whether what a file says has the right types; values are checked where they are used."""
+    r, seeds = recipe, isinstance(recipe.seeds, list) and bool(recipe.seeds)
+    n = len(r.seeds) if seeds else 0
+    named = isinstance(r.labels, list) and len(r.labels) == n and all(isinstance(label, str) for label in r.labels)
+    return {
+        "seeds": seeds and all(isinstance(seed, int) for seed in r.seeds),
+        "labels": r.labels is None or named,
+        "batch_size": isinstance(r.batch_size, int) and r.batch_size >= 1,
+        "names": all(isinstance(name, str) for name in (r.model, r.sampler, r.device)),
+        "options": isinstance(r.options, dict),
+        "scales": all(isinstance(scale, int | float) for scale in (r.guidance_scale, r.classifier_scale)),
+        "window": r.window is None or (isinstance(r.window, list) and len(r.window) == 2),
+        "dtype": r.dtype in ("fp32", "bf16", "fp16"),
+        "index": index is None or (isinstance(index, int) and 0 <= index < n),
+        "versions": isinstance(versions, dict),
+    }
 
 
 def model_sha256(source: str) -> str:

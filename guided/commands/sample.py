@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
+import math
 import re
 import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from guided.commands.places import check_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,6 +105,10 @@ def check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    for name in ("guidance_scale", "classifier_scale"):
+        value = getattr(args, name)
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"--{name.replace('_', '-')} must be a plain number, got {value}")
     if args.seed is not None and args.seed < 0:
         raise ValueError(f"--seed must not be negative, got {args.seed}")
     if args.classifier_scale is not None and args.classifier is None:
@@ -121,9 +127,7 @@ def check_file(path: Path, overwrite: bool) -> None:
         raise ValueError(f"{path}: the name must end in .png, the format that keeps the recipe")
     if path.exists() and not (overwrite and path.is_file()):
         raise FileExistsError(f"{path} exists; choose another name" + ("" if path.is_dir() else " or give --overwrite"))
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise PermissionError(f"{path} cannot be written: {above} is no folder one may write to")
+    check_folder(path.parent, "the folder")
 
 
 def recipe_of(args: argparse.Namespace, model: Model, device: str) -> Recipe:
@@ -168,7 +172,11 @@ def files_of(args: argparse.Namespace, recipe: Recipe) -> tuple[Path | None, lis
             check_file(path, args.overwrite)
     if args.out is not None:
         return Path(args.out), separate
-    return (None if separate else free_name(recipe)), separate
+    if separate:
+        return None, separate
+    out = free_name(recipe)
+    check_file(out, overwrite=False)
+    return out, []
 
 
 def free_name(recipe: Recipe) -> Path:

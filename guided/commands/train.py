@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guided.commands.places import check_folder
+
 if TYPE_CHECKING:  # the parser of the command line imports this file: what is heavy waits for `run`
     from guided.data import Images
     from guided.model import Model
@@ -49,8 +51,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Train until `--images`, a signal, or the loop's errors."""
+def run(args: argparse.Namespace) -> int:
+    """Train until `--images`, a signal (which gives 130), or the loop's errors."""
     import torch
 
     from guided.checkpoint import check_device, save
@@ -60,11 +62,13 @@ def run(args: argparse.Namespace) -> None:
 
     if args.preset not in PRESETS:
         raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {args.preset!r}")
+    check(args)
     preset = with_flags(PRESETS[args.preset], args)
     device = check_device(args.device) if args.device else None
     images = read_images(args, preset)
     torch.manual_seed(args.seed)  # of fresh weights; each step seeds itself
     model = starting_model(args, preset, images)
+    check_same_run(Path(args.out), model)
     parameters = sum(p.numel() for p in model.parameters())
     counts = f"{len(images)} pictures, {len(images.class_names)} classes, {parameters / 1e6:.1f} M parameters"
     print(counts, file=sys.stderr)
@@ -89,8 +93,33 @@ def run(args: argparse.Namespace) -> None:
     for step in steps:
         if step.saved and os.environ.get("RANK", "0") == "0":
             save(step.ema, args.out, provenance=provenance(args, step))
-            if args.grid:
+            if args.grid and not step.stopped:
                 draw(step.ema, args.grid, Path(args.out) / "samples" / f"{step.images:09d}.png")
+    if os.environ.get("RANK", "0") == "0":
+        end = "stopped, the same command goes on" if step.stopped else "complete"
+        print(f"{args.out}: {end}, {step.images} images seen", file=sys.stderr)
+    return 130 if step.stopped else 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """What can be said before any picture is read.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    for name in ("size", "images", "batch_size", "accumulate", "save_every", "lr"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
+    for name in ("warmup", "grid", "seed"):
+        value = getattr(args, name)
+        if value is not None and value < 0:
+            raise ValueError(f"--{name} must not be negative, got {value}")
+    for name in ("dropout", "label_dropout"):
+        value = getattr(args, name)
+        if value is not None and not 0 <= value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be in [0, 1), got {value}")
+    check_folder(Path(args.out), "--out")
 
 
 def with_flags(preset: Preset, args: argparse.Namespace) -> Preset:
@@ -131,9 +160,30 @@ def starting_model(args: argparse.Namespace, preset: Preset, images: Images) -> 
         said = finetune.weights_into(model, args.init) if args.init and not resumes else ""
     else:
         model, said = finetune.like(args.init, images.class_names, size=size, null_class=preset.label_dropout > 0)
+    if size % model.size_multiple:
+        raise ValueError(f"--size must be a multiple of {model.size_multiple} for this network, got {size}")
     if said and not resumes:
         print(said, file=sys.stderr)
     return model
+
+
+def check_same_run(out: Path, model: Model) -> None:
+    """Raise unless `out` is free, or holds an earlier start of this very run.
+
+    Raises:
+        ValueError: it holds a checkpoint that was not trained there, or whose pictures or classes are not these.
+            (The loop itself compares the network and the optimisation.)
+    """
+    from guided.checkpoint import model_config, read_config
+
+    if not (out / "config.json").exists():
+        return
+    if not (out / "training").exists():
+        raise ValueError(f"--out {out} holds a checkpoint and no run: choose another folder; --init takes its weights")
+    was, now = read_config(out), json.loads(json.dumps(model_config(model)))
+    for name in ("image_size", "class_names", "null_class", "patch", "parametrization", "schedule", "sigma_data"):
+        if name in was and was[name] != now[name]:
+            raise ValueError(f"--out {out} holds a run with another {name}: choose another folder")
 
 
 def provenance(args: argparse.Namespace, step: Step) -> dict:

@@ -61,17 +61,23 @@ def guide(D: Denoiser, *terms: Term) -> Denoiser:
     gradient as constant.
 
     Raises:
+        TypeError: one of the terms is no `Term`.
         ValueError: when called, a log_prob is not (N,), or has no gradient along the way that `wrt` names.
+        RuntimeError: when called under torch.inference_mode, which has no gradients.
 
     Source:
         Dhariwal & Nichol 2021, Alg. 2; in sigma space its eps - sqrt(1 - alpha_bar) grad_{x_t} is x0 +
         sigma^2 grad_x.
     """
 
+    check_terms(terms)
+
     def guided_D(x: Tensor, sigma: Tensor) -> Prediction:
         live = [t for t in terms if _is_on(t, sigma)]
         if not live:
             return D(x, sigma)
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError("terms need gradients: run under torch.no_grad, not torch.inference_mode")
         nested = torch.is_grad_enabled() and x.requires_grad  # a guide around this one will differentiate it
         leaf = x if nested else x.detach().requires_grad_()
         with torch.enable_grad():
@@ -86,6 +92,15 @@ def guide(D: Denoiser, *terms: Term) -> Denoiser:
         return Prediction(x0, var_frac, grad if pred.grad is None else grad + pred.grad.detach())
 
     return guided_D
+
+
+def check_terms(terms: Iterable[Term]) -> tuple[Term, ...]:
+    """The terms as a tuple; TypeError where one is something else."""
+    terms = tuple(terms)
+    for term in terms:
+        if not isinstance(term, Term):
+            raise TypeError(f"terms must be guided.Term objects, got a {type(term).__name__}")
+    return terms
 
 
 def limit(terms: Iterable[Term], sigma_max: float = 80.0) -> tuple[Term, ...]:

@@ -86,8 +86,6 @@ def _variance(pred: Prediction, low: float, high: float, variance: str | None) -
     if variance == "fixed-large":
         return high
     if pred.var_frac is None:
-        raise ValueError(
-            "variance='learned' needs a denoiser with var_frac; use 'fixed-small' or 'fixed-large'"
-        )
+        raise ValueError("variance='learned' needs a denoiser with var_frac; use 'fixed-small' or 'fixed-large'")
     # Nichol & Dhariwal 2021, eq. 15
     return (pred.var_frac * (math.log(high) - math.log(low)) + math.log(low)).exp()

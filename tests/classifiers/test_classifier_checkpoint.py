@@ -53,7 +53,8 @@ def test_a_folder_gives_the_same_classifier_back(clf, tmp_path):
     back = classifiers.load(tmp_path / "c")
     x, sigma = torch.randn(2, 3, clf.image_size, clf.image_size), torch.tensor([0.1, 5.0])
     with torch.no_grad():
-        assert torch.equal(back(x, sigma), clf(x, sigma))
+        torch.testing.assert_close(back(x, sigma), clf(x, sigma), rtol=0, atol=1e-6)
+    assert all(torch.equal(v, back.state_dict()[k]) for k, v in clf.state_dict().items())
     assert (back.class_names, back.provenance) == (NAMES, {"data": "none"})
     assert (back.sigma_min, back.sigma_max) == (clf.sigma_min, clf.sigma_max)
     assert not back.training and not any(p.requires_grad for p in back.parameters())
