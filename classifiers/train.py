@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     preset = with_flags(args)
     device = check_device(args.device) if args.device else None
     how = reading(args, preset.data)
-    images = read(args, args.size or preset.image_size, how, "train")
+    images = read(args, preset.image_size if args.size is None else args.size, how, "train")
     torch.manual_seed(args.seed)  # fresh weights are a function of the seed, as all the rest
     clf, said = start(preset, args.init, images.class_names, size=images.size[0], channels=images.channels)
     if said and not (Path(args.out) / "training").exists():
@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         run(args)
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except (ValueError, TypeError, OSError) as error:
         print(f"classifiers.train: {error}", file=sys.stderr)
         return 2
     return 0

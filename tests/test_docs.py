@@ -26,9 +26,10 @@ from guided.samplers import SAMPLERS
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
-CARDS = sorted((ROOT / "docs" / "cards").glob("*.md"))
+CARDS = sorted(ROOT.glob("*/weights/*/README.md"))
 PAPERS = ROOT / "docs" / "papers.md"
 DOCS = [README, ROOT / "CONTRIBUTING.md", ROOT / "recipes" / "README.md", PAPERS, *GUIDES, *CARDS]
+assert len(CARDS) >= 2  # every embedded model has its card beside its weights
 LEGAL = [ROOT / name for name in ("NOTICE", "CITATION.cff", "CHANGELOG.md", "LICENSE")]
 TRUNK = {"model_channels": 32, "num_res_blocks": 1, "channel_mult": (1,), "attention_resolutions": ()}
 

@@ -27,7 +27,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("data", help="folder or zip of class folders, or pictures with a metadata.csv")
     p.add_argument("--preset", default="small64", metavar="NAME", help="one of `guided models`; default: small64")
     p.add_argument("--out", required=True, help="run folder: checkpoint, log.jsonl, samples/")
-    p.add_argument("--init", help="start from the weights of a checkpoint folder or .safetensors file")
+    p.add_argument("--init", help="start from an embedded model, a checkpoint folder, or a .safetensors or .pt file")
     p.add_argument("--size", type=int, help="side of the pictures; the preset's by default")
     p.add_argument("--images", type=int, help="how long to train, in images seen")
     p.add_argument("--batch-size", type=int, help="pictures per process and step")
