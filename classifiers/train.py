@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 
-from classifiers.checkpoint import save
+from classifiers.checkpoint import classifier_config, save
 from classifiers.init import start
 from classifiers.pictures import add_flags, read, reading
 from classifiers.presets import PRESETS, Preset
 from classifiers.timm_net import TimmConfig
-from guided.checkpoint import check_device
+from guided.checkpoint import check_device, check_same_run
 from guided.data import Batches
 from guided.train import train
+from guided.training.world import check_processes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,11 +57,13 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Train until `--images`, a signal, or the loop's errors."""
     preset = with_flags(args)
+    check_processes(args.processes)
     device = check_device(args.device) if args.device else None
     how = reading(args, preset.data)
     images = read(args, preset.image_size if args.size is None else args.size, how, "train")
     torch.manual_seed(args.seed)  # fresh weights are a function of the seed, as all the rest
     clf, said = start(preset, args.init, images.class_names, size=images.size[0], channels=images.channels)
+    check_same_run(args.out, classifier_config(clf))
     if said and not (Path(args.out) / "training").exists():
         print(said, file=sys.stderr)
     parameters = sum(p.numel() for p in clf.parameters())

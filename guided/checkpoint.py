@@ -117,7 +117,8 @@ def network_config(net: nn.Module) -> dict[str, Any]:
 
 def build_network(config: dict[str, Any]) -> nn.Module:
     """The inverse of `network_config`, with fresh weights."""
-    if config.get("type") not in NETWORKS:
+    if not isinstance(config, dict) or config.get("type") not in NETWORKS:
+        config = config if isinstance(config, dict) else {"type": config}
         raise ValueError(f"network type must be one of {', '.join(NETWORKS)}, got {config.get('type')!r}")
     network, made_of = NETWORKS[config["type"]]
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k != "type"}
@@ -204,6 +205,24 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def check_same_run(out: str | Path, config: dict[str, Any]) -> None:
+    """Raise unless `out` is free, or holds an earlier start of the run that trains what `config` describes.
+
+    Raises:
+        ValueError: it holds a checkpoint that was not trained there, or whose pictures or classes are not these. (The
+            training loop itself compares the network and the optimisation.)
+    """
+    out = Path(out)
+    if not (out / "config.json").exists():
+        return
+    if not (out / "training").exists():
+        raise ValueError(f"--out {out} holds a checkpoint and no run: choose another folder; --init takes its weights")
+    was, now = read_config(out), json.loads(json.dumps(config))
+    for name in ("image_size", "class_names", "null_class", "patch", "parametrization", "schedule", "sigma_data"):
+        if name in was and was[name] != now.get(name):
+            raise ValueError(f"--out {out} holds a run with another {name}: choose another folder")
 
 
 def read_weights(source: str | Path) -> dict[str, torch.Tensor]:

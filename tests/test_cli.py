@@ -117,6 +117,13 @@ def test_sampler_options_and_respacing_reach_the_sampler(tiny_folder, tiny_model
     assert np.array_equal(tiles(out, 24), as_bytes(want))
 
 
+def test_a_number_with_a_comma_is_a_respacing(tiny_folder, tiny_model, tmp_path):
+    how = ["--sampler", "ddpm", "--steps", "5,", "--device", "cpu", "--label", "dog", "--seed", 3]
+    assert run("sample", "--model", tiny_folder, *how, "--out", tmp_path / "a.png") == 0
+    want = guided.sample(tiny_model, "dog", sampler="ddpm", steps="5", seeds=3)
+    assert np.array_equal(tiles(tmp_path / "a.png"), as_bytes(want))
+
+
 def test_without_a_label_it_draws_the_null_class(tiny_folder, tiny_model, tmp_path):
     assert run("sample", "--model", tiny_folder, "--n", 2, "--seed", 1, *FAST, "--out", tmp_path / "a.png") == 0
     want = guided.sample(tiny_model, None, n=2, steps=3, seeds=1)

@@ -54,7 +54,10 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     what.add_argument("--size", type=int, metavar="PIXELS", help="side; default: the model's")
 
     how = p.add_argument_group("how")
-    how.add_argument("--steps", default="20", help='a number, or a respacing such as ddim25 or "10,15,20"; default: 20')
+    how.add_argument(
+        "--steps", default="20",
+        help='number, or a respacing as guided-diffusion has it: "ddim25", "10,15,20", "250," (a comma!); default: 20',
+    )  # fmt: skip
     how.add_argument("--sampler", default="unipc", metavar="NAME", help=f"{SAMPLERS}; default: unipc")
     how.add_argument("--spacing", help="of the steps: log-snr (default), karras or uniform")
     how.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="the sampler's; repeatable")
@@ -145,7 +148,8 @@ def recipe_of(args: argparse.Namespace, model: Model, device: str) -> Recipe:
         labels=labels,
         seeds=list(range(seed, seed + n)),
         batch_size=min(args.batch_size, n),
-        steps=int(args.steps) if args.steps.removeprefix("-").isdecimal() else args.steps,
+        # "250," is the respacing "250", one section; without the comma it is a number of steps
+        steps=int(args.steps) if args.steps.removeprefix("-").isdecimal() else args.steps.removesuffix(","),
         sampler=args.sampler,
         spacing=args.spacing,
         options=typed_options(args.sampler, args.option),

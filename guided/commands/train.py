@@ -55,20 +55,22 @@ def run(args: argparse.Namespace) -> int:
     """Train until `--images`, a signal (which gives 130), or the loop's errors."""
     import torch
 
-    from guided.checkpoint import check_device, save
+    from guided.checkpoint import check_device, check_same_run, model_config, save
     from guided.data import Batches
     from guided.presets import PRESETS
     from guided.train import train
+    from guided.training.world import check_processes
 
     if args.preset not in PRESETS:
         raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {args.preset!r}")
     check(args)
+    check_processes(args.processes)
     preset = with_flags(PRESETS[args.preset], args)
     device = check_device(args.device) if args.device else None
     images = read_images(args, preset)
     torch.manual_seed(args.seed)  # of fresh weights; each step seeds itself
     model = starting_model(args, preset, images)
-    check_same_run(Path(args.out), model)
+    check_same_run(args.out, model_config(model))
     parameters = sum(p.numel() for p in model.parameters())
     counts = f"{len(images)} pictures, {len(images.class_names)} classes, {parameters / 1e6:.1f} M parameters"
     print(counts, file=sys.stderr)
@@ -165,25 +167,6 @@ def starting_model(args: argparse.Namespace, preset: Preset, images: Images) -> 
     if said and not resumes:
         print(said, file=sys.stderr)
     return model
-
-
-def check_same_run(out: Path, model: Model) -> None:
-    """Raise unless `out` is free, or holds an earlier start of this very run.
-
-    Raises:
-        ValueError: it holds a checkpoint that was not trained there, or whose pictures or classes are not these.
-            (The loop itself compares the network and the optimisation.)
-    """
-    from guided.checkpoint import model_config, read_config
-
-    if not (out / "config.json").exists():
-        return
-    if not (out / "training").exists():
-        raise ValueError(f"--out {out} holds a checkpoint and no run: choose another folder; --init takes its weights")
-    was, now = read_config(out), json.loads(json.dumps(model_config(model)))
-    for name in ("image_size", "class_names", "null_class", "patch", "parametrization", "schedule", "sigma_data"):
-        if name in was and was[name] != now[name]:
-            raise ValueError(f"--out {out} holds a run with another {name}: choose another folder")
 
 
 def provenance(args: argparse.Namespace, step: Step) -> dict:

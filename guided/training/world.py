@@ -38,12 +38,8 @@ class World:
         return values.tolist()
 
 
-def join_world(processes: int | None, device: str | torch.device | None) -> World:
-    """Take part in the processes that torchrun started, or be the only one.
-
-    Raises:
-        ValueError: their number is not `processes`, or the device is not there.
-    """
+def check_processes(processes: int | None) -> int:
+    """How many processes torchrun started; ValueError unless that is `processes`, where a number is asked for."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     # worth a check: `accelerate launch --cpu --num_processes 2` starts one process and says nothing
     if processes is not None and processes != size:
@@ -51,6 +47,16 @@ def join_world(processes: int | None, device: str | torch.device | None) -> Worl
             f"processes={processes} was asked for but {size} started; "
             f"start the program with `torchrun --standalone --nproc_per_node {processes} ...`"
         )
+    return size
+
+
+def join_world(processes: int | None, device: str | torch.device | None) -> World:
+    """Take part in the processes that torchrun started, or be the only one.
+
+    Raises:
+        ValueError: their number is not `processes`, or the device is not there.
+    """
+    size = check_processes(processes)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu"
     device = torch.device(device)

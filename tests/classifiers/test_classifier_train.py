@@ -13,6 +13,7 @@ from torch import nn
 
 import classifiers
 from classifiers import train as program
+from classifiers.checkpoint import classifier_config
 from classifiers.levels import Clean, LogNormal, LogUniform, UniformT, stratified
 from classifiers.loss import NoisyCrossEntropy, hits
 from classifiers.noisy import NoisyClassifier
@@ -263,3 +264,15 @@ def test_data_without_classes(tmp_path, capsys):
     Image.new("RGB", (8, 8)).save(tmp_path / "data" / "a.png")
     assert run(tmp_path / "data", "--out", tmp_path / "c") == 2
     assert "has no classes to tell apart" in capsys.readouterr().err
+
+
+def test_a_folder_with_a_run_on_other_classes_is_refused(tmp_path):
+    from guided.checkpoint import check_same_run
+
+    clf = PRESETS["emoji64"].classifier(["cat", "hat"])
+    classifiers.save(clf, tmp_path)
+    (tmp_path / "training").mkdir()
+    check_same_run(tmp_path, classifier_config(clf))
+    other = PRESETS["emoji64"].classifier(["cat", "cap"])
+    with pytest.raises(ValueError, match="holds a run with another class_names"):
+        check_same_run(tmp_path, classifier_config(other))
