@@ -19,7 +19,7 @@ import classifiers
 import guided
 
 RESULTS = Path(__file__).parent / "results"
-SCALES = {"cfg": (1.0, 1.5, 2.0, 3.0, 5.0), "classifier": (0.0, 1.0, 2.0, 4.0, 8.0)}
+SCALES = {"cfg": (1.0, 1.5, 2.0, 3.0, 5.0), "classifier": (0.0, 2.0, 5.0, 10.0, 20.0)}
 STEPS = 20
 
 
