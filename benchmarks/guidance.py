@@ -73,12 +73,12 @@ def main() -> None:
             print(kind, scale, *(f"{share:.3f}" for share in rows[f"{scale:g}"]), flush=True)
     made = {kind: RESULTS / f"guidance-{kind}.json" for kind in SCALES}
     rows = {kind: json.loads(path.read_text()) for kind, path in made.items() if path.exists()}
-    text = table(rows, ceiling, len(labels), len(real))
+    text = table(rows, ceiling, len(labels), len(real), args.per_class)
     (RESULTS / "guidance.md").write_text(text)
     print(text)
 
 
-def table(rows: dict, ceiling: tuple[float, float], n: int, held_out: int) -> str:
+def table(rows: dict, ceiling: tuple[float, float], n: int, held_out: int, per_class: int) -> str:
     """The committed text."""
     lines = [
         "# Share of samples an independent judge puts in the asked class",
@@ -92,7 +92,9 @@ def table(rows: dict, ceiling: tuple[float, float], n: int, held_out: int) -> st
     words = {"cfg": "classifier-free", "classifier": "classifier, on the model without a class"}
     for kind, shares in rows.items():
         lines += [f"| {words[kind]} | {scale} | {top1:.3f} | {top5:.3f} |" for scale, (top1, top5) in shares.items()]
-    return "\n".join([*lines, "", "Made by `python benchmarks/guidance.py`.", ""])
+    return "\n".join(
+        [*lines, "", f"Made by `python benchmarks/guidance.py DATA --judge runs/judge --per-class {per_class}`.", ""]
+    )
 
 
 if __name__ == "__main__":

@@ -85,26 +85,11 @@ class NoisyClassifier(nn.Module):
         Raises:
             ValueError: a shape does not fit, or sigma is negative.
         """
-        self._check(x, sigma)
-        c = self.inputs.scalings(float64(sigma).clamp(min=self.sigma_min), x)
-        t = c.c_noise.to(x.device).reshape(-1).expand(x.shape[0])
-        inputs = c.c_in * x
-        inputs = inputs.to(next((p.dtype for p in self.net.parameters()), x.dtype))  # float32; the torso may be less
-        if self.inputs.patch > 1:
-            inputs = F.pixel_unshuffle(inputs, self.inputs.patch)
-        return self.net(inputs, t.to(inputs.dtype)).to(x.dtype)
-
-    def _check(self, x: Tensor, sigma: Tensor | float) -> None:
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ValueError(f"x must be (N, {self.channels}, H, W), got {tuple(x.shape)}")
-        factor = self.inputs.size_multiple
-        if x.shape[2] % factor or x.shape[3] % factor:
-            raise ValueError(f"height and width must be multiples of {factor}, got {x.shape[2]}x{x.shape[3]}")
-        shape = tuple(getattr(sigma, "shape", ()))
-        if shape not in ((), (x.shape[0],)):
-            raise ValueError(f"sigma must be () or ({x.shape[0]},), got {shape}")
-        if bool((float64(sigma) < 0).any()):
-            raise ValueError(f"sigma must not be negative, got {float(float64(sigma).min()):g}")
+        sigma = float64(sigma)
+        if bool((sigma < 0).any()):
+            raise ValueError(f"sigma must not be negative, got {float(sigma.min()):g}")
+        _, inputs, t = self.inputs.encode(x, sigma.clamp(min=self.sigma_min))
+        return self.net(inputs, t).to(x.dtype)
 
     def term(
         self,

@@ -85,12 +85,11 @@ def build(config: dict[str, Any]) -> Model:
     known = {"format", "kind", "provenance", "network", "schedule", "null_class", *MODEL_FIELDS}
     check_keys(config, known, "config.json", required=known)
     own = {name: config[name] for name in MODEL_FIELDS}
-    return Model(
-        build_network(config["network"]),
-        schedule_from(config["schedule"]),
-        null_class=config["null_class"],
-        **own,
-    )
+    network, schedule = build_network(config["network"]), schedule_from(config["schedule"])
+    try:
+        return Model(network, schedule, null_class=config["null_class"], **own)
+    except (TypeError, AttributeError) as error:  # a value of the wrong type, whichever it is
+        raise ValueError(f"config.json has a value of the wrong type: {error}") from None
 
 
 def model_config(model: Model) -> dict[str, Any]:

@@ -158,14 +158,8 @@ class Model(nn.Module):
 
     def predict_raw(self, x: Tensor, sigma: Tensor | float, **cond: Tensor | None) -> tuple[Scalings, Tensor]:
         """The scalings at sigma and F itself, (N, C or 2C, H, W) in x's dtype; what losses are made of."""
-        self._check(x, sigma)
-        c = self.scalings(sigma, x)
-        t = c.c_noise.to(x.device).reshape(-1).expand(x.shape[0])
-        inputs = c.c_in * x
-        inputs = inputs.to(next((p.dtype for p in self.net.parameters()), x.dtype))  # float32; the torso may be less
-        if self.patch > 1:
-            inputs = F.pixel_unshuffle(inputs, self.patch)
-        raw = self.net(inputs, t.to(inputs.dtype), **self._network_inputs(cond, x))
+        c, inputs, t = self.encode(x, sigma)
+        raw = self.net(inputs, t, **self._network_inputs(cond, x))
         if self.patch > 1:
             raw = F.pixel_shuffle(raw, self.patch)
         wanted = (x.shape[0], self.channels * (1 + self.learned_range), *x.shape[2:])
@@ -173,6 +167,21 @@ class Model(nn.Module):
             learned = "with" if self.learned_range else "without"
             raise ValueError(f"the network gives {tuple(raw.shape)}; a model {learned} a learned range needs {wanted}")
         return c, raw.to(x.dtype)
+
+    def encode(self, x: Tensor, sigma: Tensor | float) -> tuple[Scalings, Tensor, Tensor]:
+        """The scalings at sigma, what the network sees of x (patched, in the network's dtype), and its t (N,).
+
+        Raises:
+            ValueError: x or sigma has the wrong shape or dtype, or sigma is not positive.
+        """
+        self._check(x, sigma)
+        c = self.scalings(sigma, x)
+        inputs = c.c_in * x
+        inputs = inputs.to(next((p.dtype for p in self.net.parameters()), x.dtype))  # float32; the torso may be less
+        if self.patch > 1:
+            inputs = F.pixel_unshuffle(inputs, self.patch)
+        t = c.c_noise.to(x.device).reshape(-1).expand(x.shape[0])
+        return c, inputs, t.to(inputs.dtype)
 
     def scalings(self, sigma: Tensor | float, like: Tensor) -> Scalings:
         """The four coefficients at sigma () or (N,), made in float64 on the CPU, then given like's dtype and device."""

@@ -14,6 +14,6 @@ python -m classifiers.train "$pack" --preset emoji64 --out "$runs/emoji64-classi
 python -m classifiers.train "$pack" --preset judge64 --seed 1234 --out "$runs/emoji64-judge"
 
 python -m classifiers.evaluate "$runs/emoji64-classifier" "$pack" --out docs/images/emoji64-classifier.png
-python benchmarks/guidance.py "$pack" --model "$runs/emoji64" --classifier "$runs/emoji64-classifier" --judge "$runs/emoji64-judge"
+python benchmarks/guidance.py "$pack" --model "$runs/emoji64" --classifier "$runs/emoji64-classifier" --judge "$runs/emoji64-judge" --per-class 1
 python benchmarks/neighbours.py "$pack" --model "$runs/emoji64"
 python benchmarks/held_out.py "$pack" --model "$runs/emoji64"

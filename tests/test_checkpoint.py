@@ -250,3 +250,12 @@ def test_devices_and_dtypes_are_checked_before_reading(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="'cuda:3' was asked for but there are 1 GPUs"):
         check_device("cuda:3")
     assert check_device("cuda:0") == torch.device("cuda:0")
+
+
+@pytest.mark.parametrize(("key", "value"), [("class_names", None), ("network", None), ("sigma_max", "x")])
+def test_a_value_of_the_wrong_type_is_a_clear_error(tmp_path, tiny_model, key, value):
+    save(tiny_model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(ValueError, match=r"wrong type|network type"):
+        load(tmp_path)
