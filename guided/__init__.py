@@ -33,7 +33,7 @@ from guided.samplers import (
     lms,
     unipc,
 )
-from guided.sampling import denoiser, last, sample, stream
+from guided.sampling import denoiser, last, resolve_seeds, sample, stream
 from guided.schedule import Schedule, start_at, strength_to_sigma
 from guided.train import train
 from guided.types import Denoiser, NoiseFn, Prediction, State
@@ -44,6 +44,6 @@ __all__ = [
     "State", "Term", "annealed_langevin", "bits_per_dim", "cfg", "clamp", "ddim", "ddpm", "denoiser", "dpm2",
     "dpm2_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s_ancestral", "dpmpp_3m_sde", "dpmpp_sde",
     "dynamic_threshold", "euler", "euler_ancestral", "guide", "heun", "langevin", "last", "levels", "lms", "load",
-    "losses", "networks", "openai", "presets", "read_metadata", "sample", "samplers", "save", "save_grid", "save_png",
-    "start_at", "stream", "strength_to_sigma", "to_pil", "to_tensor", "train", "unipc",
+    "losses", "networks", "openai", "presets", "read_metadata", "resolve_seeds", "sample", "samplers", "save",
+    "save_grid", "save_png", "start_at", "stream", "strength_to_sigma", "to_pil", "to_tensor", "train", "unipc",
 ]  # fmt: skip

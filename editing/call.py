@@ -1,0 +1,190 @@
+"""What every one-call editor does first and last: arguments to a denoiser, levels and noise; a stream to pictures."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import guided
+from editing.inputs import read_image, read_mask
+from guided import Denoiser, Model, SeededNoise, State, Term
+
+Sampler = Callable[..., Iterator[State]]
+"""A sampler of `guided`, f(D, x, sigmas, *, noise) -> states; its own options bound by functools.partial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What an editor walks with. Made by `prepare`.
+
+    Attributes:
+        image: (N, C, H, W) in [-1, 1] on the model's device, one row a picture that comes out.
+        mask: (N, 1, H, W) in [0, 1], 1 = paint, in the image's dtype; None where the editor takes none.
+        D: the denoiser: condition, guidance and terms.
+        sigmas: (steps + 1,) float64, from the model's sigma_max down to 0.
+        run: the sampler.
+        noise: one stream a picture.
+        progress: show a bar.
+    """
+
+    image: Tensor
+    mask: Tensor | None
+    D: Denoiser
+    sigmas: Tensor
+    run: Sampler
+    noise: SeededNoise
+    progress: bool
+
+    def finish(self, states: Iterable[State]) -> Tensor:
+        """The finished pictures of a stream, in [-1, 1]; what a hard mask keeps is the image to the bit.
+
+        Raises:
+            ValueError: the pictures are not finite, as happens where guidance is far too strong.
+        """
+        x = guided.last(_ticked(states, self.progress)).clamp(-1, 1)
+        if not bool(x.isfinite().all()):
+            raise ValueError("the result is not finite: lower guidance_scale or the scale of the terms")
+        return x if self.mask is None else torch.where(self.mask == 0, self.image, x)
+
+
+def prepare(
+    model: Model,
+    image: Any,
+    mask: Any = None,
+    *,
+    labels: Any = None,
+    prompt: str | None = None,
+    guidance_scale: float | Tensor = 1.0,
+    terms: Iterable[Term] = (),
+    steps: int | str | Sequence[int] = 50,
+    sampler: str | Sampler | None = None,
+    seeds: int | Sequence[int] | None = None,
+    progress: bool = False,
+    default: str = "ddim",
+    spacing: str | None = None,
+    low_res: Tensor | None = None,
+) -> Call:
+    """Check the arguments that all one-call editors have, and make of them what the streams take.
+
+    Args:
+        image: as `editing.inputs.read_image` takes it.
+        mask: as `editing.inputs.read_mask` takes it; None for editors without.
+        labels, prompt, guidance_scale, terms, seeds: as `guided.sample` takes them. One image is repeated for several
+            labels, masks or seeds.
+        steps, spacing: as `Model.sigmas` takes them; the steps are those of the whole way from sigma_max to 0.
+        sampler: a name of `guided.samplers.SAMPLERS`, or a sampler with its options bound, such as
+            functools.partial(guided.ddim, eta=1.0); None is `default`.
+
+    Raises:
+        ValueError: the counts do not fit, or what the functions named above raise.
+    """
+    image = read_image(model, image)
+    mask = None if mask is None else read_mask(mask, image)
+    n = _count(image=image, mask=mask, labels=None if labels is None else model.labels(labels), seeds=seeds)
+    image = image.expand(n, -1, -1, -1)
+    mask = None if mask is None else mask.expand(n, -1, -1, -1)
+    run = find_sampler(default if sampler is None else sampler)
+    D = bind(
+        model, labels, n, prompt=prompt, guidance_scale=guidance_scale, terms=terms, run=run, low_res=low_res
+    )  # fmt: skip
+    sigmas = model.sigmas(steps, spacing)
+    noise = SeededNoise(guided.resolve_seeds(seeds, n))
+    return Call(image, mask, D, sigmas, run, noise, progress)
+
+
+def bind(
+    model: Model,
+    labels: Any,
+    n: int,
+    *,
+    prompt: str | None = None,
+    guidance_scale: float | Tensor = 1.0,
+    terms: Iterable[Term] = (),
+    run: Sampler = guided.ddim,
+    **cond: Tensor | None,
+) -> Denoiser:
+    """The denoiser of n pictures under a condition; `run` is the sampler that will walk with it."""
+    if prompt is not None:
+        if "text" not in model.conditions:
+            raise ValueError("this model takes no text: leave prompt out and give labels or terms")
+        cond["prompt"] = prompt
+    y = None if labels is None else model.labels(labels, n)
+    cond = {name: value for name, value in cond.items() if value is not None}
+    mean_form = getattr(run, "func", run) is guided.ddpm
+    return guided.denoiser(model, y, guidance_scale=guidance_scale, terms=terms, mean_form=mean_form, **cond)
+
+
+def find_sampler(sampler: str | Sampler) -> Sampler:
+    """The sampler of a name; one that is a function already stays what it is.
+
+    Raises:
+        ValueError: nothing has that name; the names there are follow.
+    """
+    if callable(sampler):
+        return sampler
+    if sampler not in guided.samplers.SAMPLERS:
+        raise ValueError(f"unknown sampler {sampler!r}; there are {', '.join(guided.samplers.SAMPLERS)}")
+    return guided.samplers.SAMPLERS[sampler]
+
+
+def start_level(model: Model, strength: float, sigma: float | None = None) -> float:
+    """The noise level that an edit of a strength starts at; `sigma`, where given, overrides it.
+
+    Args:
+        strength: in [0, 1], the fraction of the linear 1000-step chain, capped at the model's sigma_max.
+        sigma: in [0, sigma_max].
+    """
+    if sigma is None:
+        return guided.strength_to_sigma(strength, model.sigma_max)
+    if not 0 <= sigma <= model.sigma_max * (1 + 1e-9):
+        raise ValueError(f"sigma must lie in [0, {model.sigma_max:.4g}], the model's range, got {sigma}")
+    return float(sigma)
+
+
+def first_order(run: Sampler) -> Sampler:
+    """The sampler, where its steps can be cut apart and joined by moves up: one of first order.
+
+    Raises:
+        ValueError: it is of higher order, whose history or inner points such a path would make wrong.
+    """
+    names = {"ddpm", "ddim", "euler", "euler_ancestral"}
+    function = run.func if isinstance(run, functools.partial) else run
+    if not any(function is guided.samplers.SAMPLERS[name] for name in names):
+        raise ValueError(f"a path with jumps needs a first-order sampler: {', '.join(sorted(names))}")
+    return run
+
+
+def _count(*, image: Tensor, mask: Tensor | None, labels: Tensor | None, seeds: Any) -> int:
+    """How many pictures come out: every count is that or 1."""
+    counts = {"images": len(image)}
+    if mask is not None:
+        counts["masks"] = len(mask)
+    if labels is not None:
+        counts["labels"] = len(labels)
+    if seeds is not None and hasattr(seeds, "__len__"):
+        counts["seeds"] = len(seeds)
+    n = max(counts.values())
+    for name, count in counts.items():
+        if count not in (1, n):
+            others = ", ".join(f"{c} {k}" for k, c in counts.items() if k != name)
+            raise ValueError(f"{count} {name} do not go with {others}: give 1 or as many of each")
+    return n
+
+
+def _ticked(states: Iterable[State], show: bool) -> Iterator[State]:
+    """The same states, with a bar where it is wanted."""
+    if not show:
+        yield from states
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit="step") as bar:
+        for state in states:
+            bar.total = state.steps
+            bar.update()
+            yield state
