@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from guided.augment import flip_and_hue
 from guided.folders import Row, gather_small, list_pictures, open_tree
 from guided.pixels import WHITE, Size, check_colour, check_size, decode, flatten, grey
 
@@ -193,8 +194,10 @@ class Batches:
         batch_size: pictures of one batch of one rank.
         seed: a whole number, not negative.
         flip: mirror half of the pictures left to right.
-        augment: None, or "crop": a part of the picture, its side 0.8 to 1 of the whole, at a random place,
-            enlarged to the whole (bicubic); the fractions with which official classifiers are trained.
+        augment: None; "crop": a part of the picture, its side 0.8 to 1 of the whole, at a random place,
+            enlarged to the whole (bicubic); the fractions with which official classifiers are trained; or "told":
+            mirrored and turned in hue, with the numbers that say how under "augment", for a network that takes
+            them (see `guided.augment`).
 
     Raises:
         ValueError: batch_size not positive, seed negative, augment unknown.
@@ -213,8 +216,10 @@ class Batches:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
-        if augment not in (None, "crop"):
-            raise ValueError(f'augment must be None or "crop", got {augment!r}')
+        if augment not in (None, "crop", "told"):
+            raise ValueError(f'augment must be None, "crop" or "told", got {augment!r}')
+        if augment == "told" and (flip or images.channels != 3):
+            raise ValueError('augment="told" mirrors by itself (leave flip out) and needs pictures of 3 channels')
         self.images, self.batch_size = images, batch_size
         self.seed, self.flip, self.augment = seed, flip, augment
         self._permutation = lru_cache(maxsize=4)(self._draw_permutation)
@@ -224,7 +229,7 @@ class Batches:
 
         Returns:
             "image": (B, C, H, W) float32 in [-1, 1]; "label": LongTensor (B,), if there are classes;
-            "caption": list of str, if there are captions.
+            "caption": list of str, if there are captions; "augment": (B, 3) float32, with augment="told".
 
         Raises:
             ValueError: index negative, or rank not in 0 .. world - 1.
@@ -244,6 +249,8 @@ class Batches:
         if self.augment == "crop":
             x = _crop(x, torch.from_numpy(draws[:, 1:4]).float())
         batch = {"image": x}
+        if self.augment == "told":
+            batch["image"], batch["augment"] = flip_and_hue(x, torch.from_numpy(draws[:, :3]))
         if self.images.labels is not None:
             batch["label"] = self.images.labels[chosen]
         if self.images.captions is not None:

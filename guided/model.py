@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from guided import conditions
 from guided.labels import Labels, null_index, read_labels
 from guided.schedule import Schedule, float64
 from guided.spacing import continuous_chain, spaced
@@ -124,7 +125,7 @@ class Model(nn.Module):
             sigma_min, sigma_max = float(schedule.sigma[0]), float(schedule.sigma[-1])
         elif not 0 < sigma_min < sigma_max:
             raise ValueError(f"a model needs 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-        rows = getattr(getattr(net, "config", None), "num_classes", len(self.class_names) + null_class)
+        rows = getattr(self._config, "num_classes", len(self.class_names) + null_class)
         if (rows or 0) != len(self.class_names) + null_class:
             raise ValueError(
                 f"the network's label embedding has {rows or 0} rows, but there are {len(self.class_names)} class "
@@ -211,16 +212,14 @@ class Model(nn.Module):
     @property
     def size_multiple(self) -> int:
         """What heights and widths must be multiples of."""
-        config = getattr(self.net, "config", None)
-        return self.patch * getattr(config, "downsample", 1)
+        return self.patch * getattr(self._config, "downsample", 1)
 
     # ------------------------------------------------------------------ conditions
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """The keys that `given` takes."""
-        low_res = getattr(getattr(self.net, "config", None), "low_res", False)
-        return (("label",) if self.class_names else ()) + (("low_res",) if low_res else ())
+        return conditions.taken(self._config, len(self.class_names))
 
     def given(self, **cond: Labels) -> Given:
         """A denoiser with its conditions bound.
@@ -228,46 +227,39 @@ class Model(nn.Module):
         Args:
             label: name, index, list of them, int64 (N,) or soft rows (N, K); None is the null class where there is one.
             low_res: (N, C, h, w) in [-1, 1], for super-resolution networks.
+            image: (N, C, H, W) in [-1, 1], what a network conditioned on a picture looks at.
+            mask: (N, 1, H, W) in [0, 1], 1 where to paint, for inpainting networks; `image` is known where it is 0.
+            augment: (N, A) numbers of the augmentation seen in training; left out, none (Karras et al. 2022,
+                appendix F.2).
 
         Raises:
             ValueError: a key the model does not take, an unknown class (the nearest names are suggested), a label
-                outside the classes, None where there is no null class, or no low_res for a super-resolution network.
+                outside the classes, None where there is no null class, or a picture missing or of the wrong form.
         """
-        self._check_keys(cond)
+        conditions.check_keys(cond, self.conditions)
         if "label" in self.conditions:
             cond = {**cond, "label": self.labels(cond.get("label"))}
-        if "low_res" in self.conditions:
-            self._check_low_res(cond.get("low_res"))
+        for key in ("low_res", "image", "mask"):
+            if key in self.conditions:
+                wanted = conditions.channels_of(key, self._config, self.channels, self.patch)
+                conditions.check_picture(key, cond.get(key), wanted)
         return Given(self, cond)
 
-    def _check_keys(self, cond: dict) -> None:
-        unknown = [k for k in cond if k not in self.conditions]
-        if unknown:
-            takes = ", ".join(self.conditions) or "no conditions"
-            raise ValueError(f"this model does not take {unknown[0]!r}; it takes: {takes}")
+    @property
+    def _config(self) -> Any:
+        return getattr(self.net, "config", None)
 
     def _network_inputs(self, cond: dict[str, Tensor | None], x: Tensor) -> dict[str, Tensor]:
-        self._check_keys(cond)
-        inputs = {}
-        if "label" in self.conditions:
+        takes = self.conditions
+        conditions.check_keys(cond, takes)
+        inputs = conditions.network_inputs(
+            cond, x, config=self._config, takes=takes, channels=self.channels, patch=self.patch
+        )
+        if "label" in takes:
             y = self.labels(cond.get("label"))
             y = y.to(x.dtype) if y.is_floating_point() else y  # before it goes to the device: mps has no float64
-            inputs["y"] = _expand(y.to(x.device), x.shape[0], "label")
-        if "low_res" in self.conditions:
-            low_res = self._check_low_res(cond.get("low_res"))
-            low_res = _expand(low_res.to(x.dtype).to(x.device), x.shape[0], "low_res")
-            if self.patch > 1:  # to x's size, which the network would do, so that it can be cut into x's patches
-                low_res = F.interpolate(low_res, x.shape[2:], mode="bilinear", align_corners=False)
-                low_res = F.pixel_unshuffle(low_res, self.patch)
-            inputs["low_res"] = low_res
+            inputs["y"] = conditions.expand(y.to(x.device), x.shape[0], "label")
         return inputs
-
-    def _check_low_res(self, low_res: Tensor | None) -> Tensor:
-        if low_res is None:
-            raise ValueError("this model is for super-resolution: give low_res")
-        if low_res.ndim != 4 or low_res.shape[1] != self.channels:
-            raise ValueError(f"low_res must be (N, {self.channels}, h, w), got {tuple(low_res.shape)}")
-        return low_res
 
     def labels(self, labels: Labels, n: int | None = None) -> Tensor:
         """Labels in any form as int64 (N,) or float (N, K).
@@ -334,9 +326,3 @@ class Model(nn.Module):
     def device(self) -> torch.device:
         """Where the network lies."""
         return next((p.device for p in self.net.parameters()), torch.device("cpu"))
-
-
-def _expand(value: Tensor, n: int, name: str) -> Tensor:
-    if value.shape[0] not in (1, n):
-        raise ValueError(f"{name} has {value.shape[0]} rows for {n} images: give 1 or {n}")
-    return value.expand(n, *value.shape[1:])

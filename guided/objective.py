@@ -19,6 +19,9 @@ OBJECTIVES = ("simple", "edm", "min-snr", "hybrid", "vlb")
 class Objective(nn.Module):
     """loss(model, batch) -> (N,), for batches of {"image": (N, C, H, W) in [-1, 1], "label": (N,) int64}.
 
+    Other conditions of the model come from the batch under their own names. Where one of them is "image", what is
+    learnt is the batch's "x0": a mask given its picture, say.
+
     A module only because loss-aware levels keep a record that belongs into checkpoints.
 
     Args:
@@ -56,13 +59,15 @@ class Objective(nn.Module):
         self.kind, self.levels, self.label_dropout = kind, _levels(levels, model.schedule), label_dropout
 
     def forward(self, model: Model, batch: dict[str, Any]) -> Tensor:
-        x0 = batch["image"]
+        x0 = batch["x0"] if "x0" in batch else batch["image"]
         level, weight = self.levels.sample(len(x0))
         cond = {}
         if model.class_names:
             if "label" not in batch:
                 raise ValueError(f"the model has classes, but the batch holds only {', '.join(batch)}: give 'label'")
             cond["label"] = self._drop(batch["label"], model)
+        cond |= {key: batch[key] for key in model.conditions if key != "label" and key in batch}
+        cond |= {key: batch[key] for key in model.conditions if key != "label" and key in batch}
         loss = self._loss(model, x0, level, cond)
         if self.training:
             self.levels.update(level, loss.detach())

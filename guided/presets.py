@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from guided.augment import NUMBERS
 from guided.levels import LogNormal
 from guided.model import Model
 from guided.networks import UNet, UNetConfig
@@ -24,7 +25,9 @@ class Preset:
         levels: log-normal (mean, std) of a continuous model.
         label_dropout: for classifier-free guidance.
         batch_size, lr, betas, warmup, decay, ema, images, precision: as `train` takes them (`images` in all).
+        optimizer: "adamw", or "muon" (`guided.training.optimizers`).
         flip: mirror half of the pictures.
+        told: mirror pictures and turn their hue, and tell the network so (`guided.augment`).
         data: how `Images` reads the metadata (label, other, min_per_class, background) unless flags say otherwise.
     """
 
@@ -46,7 +49,9 @@ class Preset:
     ema: float = 0.9995
     images: int = 2_000_000
     precision: str = "fp32"
+    optimizer: str = "adamw"
     flip: bool = False
+    told: bool = False
     data: dict[str, Any] = field(default_factory=dict)
 
     def model(self, class_names: list[str], *, size: int | None = None, channels: int = 3) -> Model:
@@ -59,6 +64,7 @@ class Preset:
             in_channels=inner,
             out_channels=inner * (1 + learned),
             num_classes=len(class_names) + null_class if class_names else None,
+            augment=NUMBERS if self.told else 0,
         )
         chain = None
         if self.schedule is not None:
@@ -112,18 +118,21 @@ _ADM64 = UNetConfig(  # Dhariwal & Nichol 2021, Table 11, ImageNet 64x64
 )
 
 PRESETS: dict[str, Preset] = {
-    # the embedded generator: 7 M parameters, made for two CPU cores; small batches, since steps are what is short
+    # the embedded generator: 12 M parameters, made for two CPU cores; small batches, since steps are what is short
     "emoji64": Preset(
-        _SMALL,
+        replace(_SMALL, num_res_blocks=2),
         image_size=64,
         patch=2,
-        levels=(0.0, 1.3),  # shapes are made at high noise levels, and few pictures are learnt shape first
+        levels=(-0.2, 1.4),  # shapes are made at high noise levels, and few pictures are learnt shape first
         sigma_data=0.7,
-        batch_size=8,
-        lr=4e-4,
-        warmup=4_000,
+        batch_size=16,
+        optimizer="muon",
+        lr=1.5e-3,
+        warmup=2_000,
         ema=0.999,
-        images=80_000,
+        images=180_000,
+        precision="bf16",
+        told=True,
         data={"label": "subgroup", "other": "category", "min_per_class": 8, "background": "white"},
     ),
     # one's own pictures on a CPU or a small GPU

@@ -17,7 +17,7 @@ PACKAGES = ("guided", "classifiers", "editing", "demos")
 LAYERS = [
     {
         "guided.types", "guided.noise", "guided.schedule", "guided.spacing", "guided.labels",
-        "guided.pixels", "guided.images", "guided.folders", "guided.data",
+        "guided.pixels", "guided.images", "guided.folders", "guided.augment", "guided.data", "guided.conditions",
     },
     {"guided.networks"},
     {"guided.model"},

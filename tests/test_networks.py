@@ -262,7 +262,7 @@ def test_wrong_inputs_are_named():
     x, t = randn(1, 3, 8, 8), torch.zeros(1)
     with pytest.raises(ValueError, match="class-conditional: give y"):
         net(x, t)
-    with pytest.raises(ValueError, match="takes no low_res"):
+    with pytest.raises(ValueError, match="not for super-resolution"):
         net(x, t, torch.tensor([0]), low_res=x)
     with pytest.raises(ValueError, match="multiples of 2, got 7x8"):
         net(x[:, :, :7], t, torch.tensor([0]))

@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from guided.data import Batches
     from guided.presets import PRESETS
     from guided.train import train
+    from guided.training.optimizers import OPTIMIZERS
     from guided.training.world import check_processes
 
     if args.preset not in PRESETS:
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     print(counts, file=sys.stderr)
     steps = train(
         model,
-        Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip),
+        Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip, augment="told" if preset.told else None),
         preset.loss(model),
         images=preset.images,
         out=args.out,
@@ -91,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
         save_every=args.save_every,
         processes=args.processes,
         device=device,
+        optimizer=OPTIMIZERS[preset.optimizer],
     )
     for step in steps:
         if step.saved and os.environ.get("RANK", "0") == "0":

@@ -92,12 +92,26 @@ class UNetConfig(TrunkConfig):
         num_classes: rows of the label embedding, the null class (the last row) included; None: not class-conditional.
         num_heads_upsample: heads in the upward half where they go by count; -1: as num_heads.
         low_res: takes a low-resolution image too, upsampled and concatenated after x (super-resolution).
+        image_channels: takes an image of so many channels too, concatenated after x (segmentation, Wolleb et al. 2022).
+        mask_channels: takes an image like x and a mask of so many channels too, concatenated after x as image * mask
+            and mask (inpainting, GLIDE's layout); 1 without patches, patch^2 with.
+        augment: takes so many numbers that tell what augmentation a training picture went through, added linearly to
+            the embedding and zero otherwise, so that it does not leak into samples (Karras et al. 2022, appendix F.2).
     """
 
     out_channels: int = 3
     num_classes: int | None = None
     num_heads_upsample: int = -1
     low_res: bool = False
+    image_channels: int = 0
+    mask_channels: int = 0
+    augment: int = 0
+
+    @property
+    def all_in_channels(self) -> int:
+        """Channels of x and of all that is concatenated to it."""
+        painted = self.in_channels + self.mask_channels if self.mask_channels else 0
+        return self.in_channels * (1 + self.low_res) + painted + self.image_channels
 
 
 class Block(nn.Sequential):
@@ -202,6 +216,10 @@ class UNet(Trunk):
         t: (N,) timesteps, whole or fractional.
         y: (N,) int64 classes or (N, K) float soft labels; given if and only if the network has classes.
         low_res: (N, C, h, w), given if and only if the network is for super-resolution.
+        inpaint_image, inpaint_mask: (N, C, H, W) and (N, mask_channels, H, W), 1 where the image is known; given if and
+            only if the network is for inpainting.
+        image: (N, image_channels, H, W), given if and only if the network is conditioned on a picture.
+        augment: (N, A) numbers of the augmentation; left out, none.
 
     Returns:
         (N, out_channels, H, W) in x's dtype.
@@ -213,18 +231,37 @@ class UNet(Trunk):
     config: UNetConfig
 
     def __init__(self, config: UNetConfig):
-        super().__init__(config, config.in_channels * (1 + config.low_res), config.num_classes)
+        super().__init__(config, config.all_in_channels, config.num_classes)
+        if config.augment:
+            self.augment_emb = nn.Linear(config.augment, config.emb_channels, bias=False)
         self.output_blocks = nn.ModuleList(up_path(config, list(self.skip_channels), self.skip_channels[-1]))
         ch = config.width(0)
         self.out = nn.Sequential(GroupNorm32(ch), nn.SiLU(), zero(nn.Conv2d(ch, config.out_channels, 3, padding=1)))
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, low_res: Tensor | None = None) -> Tensor:
-        self._check(x, y, low_res)
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor | None = None,
+        low_res: Tensor | None = None,
+        *,
+        inpaint_image: Tensor | None = None,
+        inpaint_mask: Tensor | None = None,
+        image: Tensor | None = None,
+        augment: Tensor | None = None,
+    ) -> Tensor:
+        self._check(x, y, low_res, inpaint_mask, image)
+        parts = [x]
+        if inpaint_mask is not None:
+            parts += [inpaint_image * inpaint_mask.repeat(1, x.shape[1] // inpaint_mask.shape[1], 1, 1), inpaint_mask]
         if low_res is not None:
-            up = F.interpolate(low_res, x.shape[2:], mode="bilinear", align_corners=False)
-            x = torch.cat([x, up.to(x.dtype)], dim=1)
+            parts.append(F.interpolate(low_res, x.shape[2:], mode="bilinear", align_corners=False))
+        if image is not None:
+            parts.append(image)
         emb = self._embed(t, y)
-        h, skips = x.to(self.dtype), []
+        if augment is not None:
+            emb = emb + self.augment_emb(augment)
+        h, skips = torch.cat([part.to(x.dtype) for part in parts], dim=1).to(self.dtype), []
         for block in self.input_blocks:
             h = self._run(block, h, emb)
             skips.append(h)
@@ -233,17 +270,19 @@ class UNet(Trunk):
             h = self._run(block, torch.cat([h, skips.pop()], dim=1), emb)
         return self.out(h.to(x.dtype))
 
-    def _check(self, x: Tensor, y: Tensor | None, low_res: Tensor | None) -> None:
-        if (y is not None) != (self.config.num_classes is not None):
-            raise ValueError(
-                "this network is class-conditional: give y" if y is None else "this network has no classes: leave y out"
-            )
-        if (low_res is not None) != self.config.low_res:
-            raise ValueError(
-                "this network is for super-resolution: give low_res"
-                if low_res is None
-                else "this network takes no low_res"
-            )
+    def _check(
+        self, x: Tensor, y: Tensor | None, low_res: Tensor | None, mask: Tensor | None, image: Tensor | None
+    ) -> None:
+        for value, wanted, kind, name in (
+            (y, self.config.num_classes is not None, "class-conditional", "y"),
+            (low_res, self.config.low_res, "for super-resolution", "low_res"),
+            (mask, self.config.mask_channels > 0, "for inpainting", "inpaint_image and inpaint_mask"),
+            (image, self.config.image_channels > 0, "conditioned on a picture", "image"),
+        ):
+            if wanted and value is None:
+                raise ValueError(f"this network is {kind}: give {name}")
+            if value is not None and not wanted:
+                raise ValueError(f"this network is not {kind}: leave {name} out")
         factor = self.config.downsample
         if x.shape[2] % factor or x.shape[3] % factor:
             raise ValueError(f"height and width must be multiples of {factor}, got {x.shape[2]}x{x.shape[3]}")

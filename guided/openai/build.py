@@ -40,7 +40,7 @@ def build(class_name: str, **flags: Any) -> UNet | Encoder:
         raise ValueError(f"class_name must be one of {', '.join(CLASSES)}, got {class_name!r}")
     encoder = class_name == "EncoderUNetModel"
     made_of = EncoderConfig if encoder else UNetConfig
-    own = {f.name for f in fields(made_of)} - {"checkpoint", "low_res"}
+    own = {f.name for f in fields(made_of)} - {"checkpoint", "low_res", "image_channels", "mask_channels", "augment"}
     known = own.union(OTHER)
     for name in flags:
         if name not in known:

@@ -1,0 +1,102 @@
+"""What a model can be told beside x and sigma: the conditions a network takes, their checks, how it is fed them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def taken(config: Any, classes: int) -> tuple[str, ...]:
+    """The keys of `Model.given` that a network of this config, in a model of so many classes, takes."""
+    takes = {
+        "label": classes > 0,
+        "low_res": getattr(config, "low_res", False),
+        "image": getattr(config, "image_channels", 0) > 0 or getattr(config, "mask_channels", 0) > 0,
+        "mask": getattr(config, "mask_channels", 0) > 0,
+        "augment": getattr(config, "augment", 0) > 0,
+    }
+    return tuple(key for key, wanted in takes.items() if wanted)
+
+
+def check_keys(cond: Mapping[str, Any], takes: tuple[str, ...]) -> None:
+    """ValueError that names the first key the model does not take."""
+    unknown = [key for key in cond if key not in takes]
+    if unknown:
+        raise ValueError(f"this model does not take {unknown[0]!r}; it takes: {', '.join(takes) or 'no conditions'}")
+
+
+def channels_of(key: str, config: Any, channels: int, patch: int) -> int:
+    """How many channels the picture that is condition `key` has."""
+    if key == "mask":
+        return 1
+    if key == "image" and config.image_channels:
+        return config.image_channels // patch**2
+    return channels
+
+
+def check_picture(key: str, value: Tensor | None, channels: int) -> Tensor:
+    """The picture given as a condition, or a ValueError where it is missing or of the wrong form."""
+    sides = "h, w" if key == "low_res" else "H, W"
+    if value is None:
+        purpose = "this model is for super-resolution" if key == "low_res" else f"this model is conditioned on {key}"
+        raise ValueError(f"{purpose}: give {key} (N, {channels}, {sides})")
+    if value.ndim != 4 or value.shape[1] != channels:
+        raise ValueError(f"{key} must be (N, {channels}, {sides}), got {tuple(value.shape)}")
+    if key == "mask" and not bool(((value >= 0) & (value <= 1)).all()):
+        raise ValueError("mask must lie in [0, 1]; 1 is where to paint")
+    return value
+
+
+def check_augment(value: Tensor, numbers: int) -> Tensor:
+    """The augmentation's numbers, or a ValueError where they are of the wrong shape."""
+    if value.ndim != 2 or value.shape[1] != numbers:
+        raise ValueError(f"augment must be (N, {numbers}), got {tuple(value.shape)}")
+    return value
+
+
+def expand(value: Tensor, n: int, name: str) -> Tensor:
+    """One row for each of n images."""
+    if value.shape[0] not in (1, n):
+        raise ValueError(f"{name} has {value.shape[0]} rows for {n} images: give 1 or {n}")
+    return value.expand(n, *value.shape[1:])
+
+
+def as_network_sees(key: str, value: Tensor, x: Tensor, patch: int) -> Tensor:
+    """A picture that is a condition, for a batch x: its rows, dtype, device and patches.
+
+    low_res is brought to x's size first (which the network would do), so that it can be cut into x's patches; the
+    others must have that size.
+    """
+    value = expand(value.to(x.dtype).to(x.device), x.shape[0], key)  # in this order: mps has no float64
+    if key == "low_res":
+        if patch > 1:
+            value = F.interpolate(value, x.shape[2:], mode="bilinear", align_corners=False)
+    elif value.shape[2:] != x.shape[2:]:
+        size, wanted = (f"{s[2]}x{s[3]}" for s in (value.shape, x.shape))
+        raise ValueError(f"{key} is {size}, the pictures are {wanted}: they must have one size")
+    return F.pixel_unshuffle(value, patch) if patch > 1 else value
+
+
+def network_inputs(
+    cond: Mapping[str, Tensor | None], x: Tensor, *, config: Any, takes: tuple[str, ...], channels: int, patch: int
+) -> dict[str, Tensor]:
+    """The keyword arguments of the network, but for the label, from conditions as `Model.given` takes them."""
+    pictures = {
+        key: as_network_sees(
+            key, check_picture(key, cond.get(key), channels_of(key, config, channels, patch)), x, patch
+        )
+        for key in ("low_res", "image", "mask")
+        if key in takes
+    }
+    inputs = {}
+    if "mask" in pictures:  # GLIDE's layout: the network is told what is known
+        inputs = {"inpaint_image": pictures.pop("image"), "inpaint_mask": 1 - pictures.pop("mask")}
+    inputs |= pictures
+    if cond.get("augment") is not None:
+        augment = check_augment(torch.as_tensor(cond["augment"]), config.augment)
+        inputs["augment"] = expand(augment.to(x.dtype).to(x.device), x.shape[0], "augment")
+    return inputs
