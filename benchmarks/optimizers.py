@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/optimizers.py DATA [--seconds 240] [--lr 5e-4 1.5e-3]
 
-Both train the network of the preset emoji64 on the same batches; the two take turns of 20 seconds, so that both meet the
+Both train the network of the preset emoji64 on the same batches; they take turns of 20 seconds, so that both meet the
 same machine. Error: root mean square of D(x, sigma) - x0 over 64 training pictures, weights averaged (EMA 0.995).
 Writes benchmarks/results/optimizers.md.
 """
