@@ -7,6 +7,7 @@ import torch
 
 import guided
 from guided.augment import NUMBERS, flip_and_hue, hue_rotation
+from guided.commands.train import augmentation
 from guided.presets import PRESETS
 
 PACK = Path(__file__).parent / "data" / "emoji"
@@ -64,3 +65,9 @@ def test_batches_carry_the_numbers_to_the_network(monkeypatch):
     monkeypatch.setattr(model.net, "forward", lambda x, t, **cond: seen.update(cond) or x)
     PRESETS["emoji64"].loss(model)(model, batch)
     torch.testing.assert_close(seen["augment"], batch["augment"])
+
+
+def test_a_network_that_cannot_be_told_is_not_augmented(tiny_model):
+    assert augmentation(PRESETS["emoji64"], PRESETS["emoji64"].model(["a", "b"], size=16)) == "told"
+    assert augmentation(PRESETS["emoji64"], tiny_model) is None  # --init: the augmentation would leak into samples
+    assert augmentation(PRESETS["small64"], tiny_model) is None

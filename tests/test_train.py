@@ -14,6 +14,7 @@ from training_toys import QUIET, SGD, Pairs, assert_same, last_of, noisy_loss, p
 
 from guided.train import train
 from guided.training.files import read_state
+from guided.training.optimizers import OPTIMIZERS
 from guided.training.recipe import ema_decay, lr_factor
 
 # what the steps compute
@@ -279,3 +280,16 @@ def test_bad_arguments_are_named_before_any_work(wrong, message):
 def test_a_module_without_parameters_to_train_is_refused():
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         train(small_net().requires_grad_(False), Pairs(4), plain_loss, images=8, **QUIET)
+
+
+def test_muon_makes_the_updates_of_kernels_orthogonal():
+    """Momentum's first step is the gradient itself; made orthogonal, it has equal singular values (Jordan et al. 2024)."""
+    torch.manual_seed(0)
+    net = nn.Linear(24, 8)
+    before = net.weight.detach().clone()
+    optimizer = OPTIMIZERS["muon"]([{"params": [net.weight], "lr": 1.0}, {"params": [net.bias], "lr": 1.0}])
+    net(torch.randn(32, 24) * torch.logspace(-1, 1, 24)).square().mean().backward()
+    raw = torch.linalg.svdvals(net.weight.grad)
+    optimizer.step()
+    made = torch.linalg.svdvals(before - net.weight.detach())
+    assert raw[0] / raw[-1] > 5 and made[0] / made[-1] < 2

@@ -29,6 +29,7 @@ from training_toys import (
 
 from guided.train import train
 from guided.training.files import read_state, write_state
+from guided.training.optimizers import OPTIMIZERS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +42,7 @@ RESUMED = {
     "adamw": {},
     "bf16, accumulate": {"precision": "bf16", "accumulate": 2},
     "momentum": {"optimizer": lambda groups: torch.optim.SGD(groups, lr=1.0, momentum=0.9)},
+    "muon": {"optimizer": OPTIMIZERS["muon"]},
     "adagrad": {"optimizer": lambda groups: torch.optim.Adagrad(groups, lr=1.0)},
 }
 

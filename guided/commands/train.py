@@ -33,6 +33,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--batch-size", type=int, help="pictures per process and step")
     p.add_argument("--accumulate", type=int, default=1, help="batches per optimizer step")
     p.add_argument("--lr", type=float)
+    p.add_argument("--optimizer", choices=["adamw", "muon"])
     p.add_argument("--warmup", type=int, help="images over which the learning rate rises")
     p.add_argument("--dropout", type=float, help="of the network's residual blocks")
     p.add_argument("--label-dropout", type=float, help="share of labels replaced by the null class")
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     print(counts, file=sys.stderr)
     steps = train(
         model,
-        Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip, augment="told" if preset.told else None),
+        Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip, augment=augmentation(preset, model)),
         preset.loss(model),
         images=preset.images,
         out=args.out,
@@ -128,7 +129,7 @@ def check(args: argparse.Namespace) -> None:
 
 def with_flags(preset: Preset, args: argparse.Namespace) -> Preset:
     """The preset with what the command line says otherwise."""
-    names = ("images", "batch_size", "lr", "warmup", "label_dropout", "precision", "flip")
+    names = ("images", "batch_size", "lr", "optimizer", "warmup", "label_dropout", "precision", "flip")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.dropout is not None:
         changes["network"] = replace(preset.network, dropout=args.dropout)
@@ -151,6 +152,11 @@ def read_images(args: argparse.Namespace, preset: Preset) -> Images:
         on_corrupt=args.on_corrupt,
         **{**suited(args.data, preset.data), **given},
     )
+
+
+def augmentation(preset: Preset, model: Model) -> str | None:
+    """The preset's augmentation, where the network can be told of it: else it would show in the samples."""
+    return "told" if preset.told and "augment" in model.conditions else None
 
 
 def starting_model(args: argparse.Namespace, preset: Preset, images: Images) -> Model:
