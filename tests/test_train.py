@@ -283,7 +283,7 @@ def test_a_module_without_parameters_to_train_is_refused():
 
 
 def test_muon_makes_the_updates_of_kernels_orthogonal():
-    """Momentum's first step is the gradient itself; made orthogonal, it has equal singular values (Jordan et al. 2024)."""
+    """The first step is the gradient made orthogonal: its singular values are nearly equal (Jordan et al. 2024)."""
     torch.manual_seed(0)
     net = nn.Linear(24, 8)
     before = net.weight.detach().clone()
