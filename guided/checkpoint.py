@@ -15,6 +15,7 @@ from torch import nn
 from guided.model import Model
 from guided.networks import Encoder, EncoderConfig, UNet, UNetConfig
 from guided.schedule import Schedule
+from guided.segments import Segments
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
@@ -26,6 +27,7 @@ MODEL_FIELDS = (
     "parametrization", "channels", "image_size", "learned_range", "patch", "sigma_data", "sigma_min", "sigma_max",
     "time_scale", "class_names",
 )  # fmt: skip
+SEGMENTS_KEYS = {field.name for field in fields(Segments)}
 PLAIN_SCHEDULES = {
     "linear": Schedule.linear,
     "cosine": Schedule.cosine,
@@ -83,8 +85,11 @@ def build(config: dict[str, Any]) -> Model:
         ValueError: an unknown or a missing key, named.
     """
     known = {"format", "kind", "provenance", "network", "schedule", "null_class", *MODEL_FIELDS}
-    check_keys(config, known, "config.json", required=known)
+    check_keys(config, known | {"segments"}, "config.json", required=known)
     own = {name: config[name] for name in MODEL_FIELDS}
+    if config.get("segments") is not None:
+        check_keys(config["segments"], SEGMENTS_KEYS, "the segments in config.json", required=SEGMENTS_KEYS)
+        own["segments"] = Segments(**config["segments"])
     network, schedule = build_network(config["network"]), schedule_from(config["schedule"])
     try:
         return Model(network, schedule, null_class=config["null_class"], **own)
@@ -100,6 +105,7 @@ def model_config(model: Model) -> dict[str, Any]:
         "schedule": schedule_config(model.schedule),
         "null_class": model.null_label is not None,
         **own,
+        **({"segments": asdict(model.segments)} if model.segments else {}),
     }
 
 

@@ -21,7 +21,14 @@ WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 def denoising_loss(
-    model: Model, x0: Tensor, sigma: Tensor, *, noise: Tensor, weighting: str | None = None, **cond: Tensor | None
+    model: Model,
+    x0: Tensor,
+    sigma: Tensor,
+    *,
+    noise: Tensor,
+    weighting: str | None = None,
+    pixels: Tensor | None = None,
+    **cond: Tensor | None,
 ) -> Tensor:
     """The weighted mean square of the denoiser's error, (N,).
 
@@ -33,6 +40,7 @@ def denoising_loss(
         noise: like x0, standard normal.
         weighting: a row of `WEIGHTINGS`; None weighs F's error evenly, which is L_simple for eps and EDM's weighting
             for edm.
+        pixels: (N, 1, H, W), how much each pixel counts in its picture's mean; None counts all alike.
 
     Raises:
         ValueError: the weighting is unknown.
@@ -45,7 +53,7 @@ def denoising_loss(
     sigma = float64(sigma)
     x = x0 + _rows(sigma, x0) * noise
     c, raw = model.predict_raw(x, sigma, **cond)
-    loss = _mse(model, c, raw, x, x0, noise)
+    loss = _mse(model, c, raw, x, x0, noise, pixels)
     if weighting is None:
         return loss
     c_out = model.scalings(sigma, sigma).c_out.flatten()  # in float64
@@ -57,11 +65,16 @@ def _rows(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).to(like.device).reshape(-1, 1, 1, 1)
 
 
-def _mse(model: Model, c, raw: Tensor, x: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
+def _mse(
+    model: Model, c, raw: Tensor, x: Tensor, x0: Tensor, noise: Tensor, pixels: Tensor | None = None
+) -> Tensor:
     out = raw.chunk(2, dim=1)[0] if model.learned_range else raw
     # for eps the target is the noise itself; taking it as it is spares the cancellation in x0 - x
     target = noise if model.parametrization == "eps" else (x0 - c.c_skip * x) / c.c_out
-    return _mean((out - target) ** 2)
+    error = (out - target) ** 2
+    if pixels is None:
+        return _mean(error)
+    return _mean(error * pixels) / _mean(pixels.float()).clamp(min=1e-12)
 
 
 def _mean(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from guided import conditions
 from guided.labels import Labels, null_index, read_labels
 from guided.schedule import Schedule, float64
+from guided.segments import Segments
 from guided.spacing import continuous_chain, spaced
 from guided.types import Prediction
 
@@ -88,6 +89,7 @@ class Model(nn.Module):
         sigma_min, sigma_max: the range of a continuous model; a discrete one takes its schedule's.
         time_scale: factor on what the network is told about the noise level (1000/T for chains trained with rescaled
             timesteps; some hundreds for continuous ones whose embedding was made for t in 0..1000).
+        segments: what the channels mean where they are a mask's (`guided.segments`).
 
     Raises:
         ValueError: the parametrization is unknown, or "flow", "vp" or "ve" is given a discrete schedule; sigma_min and
@@ -110,6 +112,7 @@ class Model(nn.Module):
         sigma_min: float = 0.002,
         sigma_max: float = 80.0,
         time_scale: float = 1.0,
+        segments: Segments | None = None,
     ):
         super().__init__()
         if parametrization not in PARAMETRIZATIONS:
@@ -132,6 +135,9 @@ class Model(nn.Module):
                 f"names {'and' if null_class else 'and no'} null class"
             )
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        if segments is not None and segments.channels != channels:
+            raise ValueError(f"{len(segments.names)} segments in {segments.code} take {segments.channels} channels, not {channels}")
+        self.segments = segments
 
     # ------------------------------------------------------------------ the denoiser
 

@@ -20,7 +20,8 @@ class Objective(nn.Module):
     """loss(model, batch) -> (N,), for batches of {"image": (N, C, H, W) in [-1, 1], "label": (N,) int64}.
 
     Other conditions of the model come from the batch under their own names. Where one of them is "image", what is
-    learnt is the batch's "x0": a mask given its picture, say.
+    learnt is the batch's "x0": a mask given its picture, say. Pixels where the batch's "known" (N, 1, H, W) is false
+    count for nothing.
 
     A module only because loss-aware levels keep a record that belongs into checkpoints.
 
@@ -67,21 +68,22 @@ class Objective(nn.Module):
                 raise ValueError(f"the model has classes, but the batch holds only {', '.join(batch)}: give 'label'")
             cond["label"] = self._drop(batch["label"], model)
         cond |= {key: batch[key] for key in model.conditions if key != "label" and key in batch}
-        cond |= {key: batch[key] for key in model.conditions if key != "label" and key in batch}
-        loss = self._loss(model, x0, level, cond)
+        loss = self._loss(model, x0, level, cond, batch.get("known"))
         if self.training:
             self.levels.update(level, loss.detach())
         return weight.to(loss) * loss
 
-    def _loss(self, model: Model, x0: Tensor, level: Tensor, cond: dict) -> Tensor:
+    def _loss(self, model: Model, x0: Tensor, level: Tensor, cond: dict, known: Tensor | None) -> Tensor:
         noise = torch.randn_like(x0)
+        if known is not None and self.kind in ("hybrid", "vlb"):
+            raise ValueError(f"the objective {self.kind!r} cannot leave out pixels without a class: use 'simple'")
         if self.kind == "hybrid":
             return hybrid_loss(model, x0, level, noise=noise, **cond)
         if self.kind == "vlb":
             return len(model.schedule) * variational_term(model, x0, level, noise=noise, **cond)
         sigma = level if model.schedule is None else model.schedule.sigma[level]
         weighting = None if self.kind == "simple" else self.kind
-        return denoising_loss(model, x0, sigma, noise=noise, weighting=weighting, **cond)
+        return denoising_loss(model, x0, sigma, noise=noise, weighting=weighting, pixels=known, **cond)
 
     def _drop(self, label: Tensor, model: Model) -> Tensor:
         if not self.label_dropout:

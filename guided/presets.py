@@ -11,6 +11,7 @@ from guided.model import Model
 from guided.networks import UNet, UNetConfig
 from guided.objective import Objective
 from guided.schedule import Schedule
+from guided.segments import Segments
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Preset:
         optimizer: "adamw", or "muon" (`guided.training.optimizers`).
         flip: mirror half of the pictures.
         told: mirror pictures and turn their hue, and tell the network so (`guided.augment`).
+        sigma_range: least and largest level of a continuous model.
+        segment: the model makes masks of pictures (`guided.segments`): the code of its classes, "bits" or "one-hot".
+            `data` then is how `PairBatches` varies the pairs.
         data: how `Images` reads the metadata (label, other, min_per_class, background) unless flags say otherwise.
     """
 
@@ -52,6 +56,8 @@ class Preset:
     optimizer: str = "adamw"
     flip: bool = False
     told: bool = False
+    sigma_range: tuple[float, float] = (0.002, 80.0)
+    segment: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
 
     def model(self, class_names: list[str], *, size: int | None = None, channels: int = 3) -> Model:
@@ -81,8 +87,18 @@ class Preset:
             learned_range=learned,
             patch=self.patch,
             sigma_data=self.sigma_data,
+            sigma_min=self.sigma_range[0],
+            sigma_max=self.sigma_range[1],
             time_scale=self.time_scale if chain is None else 1.0,
         )
+
+    def mask_model(self, names: list[str], *, size: int | None = None, channels: int = 3) -> Model:
+        """A fresh mask denoiser for these segments, conditioned on pictures of so many channels."""
+        segments = Segments(tuple(names), self.segment)
+        looking = replace(self, network=replace(self.network, image_channels=channels * self.patch**2))
+        model = looking.model([], size=size, channels=segments.channels)
+        model.segments = segments
+        return model
 
     def loss(self, model: Model) -> Objective:
         """The objective on a model of this preset, or of another kind (--init): with what that can learn of it."""
@@ -162,5 +178,25 @@ PRESETS: dict[str, Preset] = {
         images=100_000_000,
         precision="bf16",
         flip=True,
+    ),
+    # a mask denoiser for pictures of 128 pixels, under 4 M parameters; a mask is told from noise far longer than a
+    # picture is (its pixels agree with their neighbours), so noise levels lie higher and end sooner than EDM's
+    "segment128": Preset(
+        replace(_SMALL, channel_mult=(1, 1.5, 2)),
+        image_size=128,
+        patch=4,
+        sigma_data=1.0,
+        levels=(1.0, 1.5),
+        sigma_range=(0.05, 40.0),
+        label_dropout=0.0,
+        batch_size=16,
+        optimizer="muon",
+        lr=1.5e-3,
+        warmup=1_000,
+        ema=0.998,
+        images=48_000,
+        precision="bf16",
+        segment="bits",
+        data={"turn": True, "crop": 0.6, "jitter": 0.3},
     ),
 }

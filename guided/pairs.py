@@ -1,0 +1,408 @@
+"""Pictures with masks, in memory, and batches of them as a pure function of their number: what a segmenter learns from."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guided.folders import ENDINGS, SPLITS, Tree, open_tree
+from guided.pixels import Size, check_size, cover, decode, fit, flatten, grey
+from guided.segments import VOID
+
+IMAGES, MASKS = "images", ("masks", "labels")
+LAYOUT = (
+    "a folder or zip with images/ and masks/ (or labels/), files of one name in both, in folders "
+    f"{', '.join(SPLITS)} where there are splits"
+)
+
+
+class Pairs:
+    """Pictures of one size and their masks, from a folder or a zip, decoded into memory.
+
+    Layout: `images/` and `masks/` (or `labels/`) side by side, alone or in one folder a split; an image and its mask
+    have one name (the ending may differ). A palette picture's indices are its labels; grey masks hold the class
+    number, or 0 and 255 for two classes. Pictures are of any kind PIL reads; `.npy` arrays (H, W) or (H, W, C) and the
+    pages of a TIFF hold any number of channels.
+
+    Args:
+        path: the folder or zip file.
+        size: side, or (height, width): the short side is resized (masks take the nearest pixel), the centre cut out.
+        split: which to keep; None for all. Where there is no "val", "train" is held out from: see `hold_out`.
+        classes: names, in the order of the labels; None reads `classes.csv` (columns index, name; a row "void" is
+            left out of the classes and says which value that is), else finds them in the masks.
+        void: the value of pixels without a class.
+        channels: of the images: 1 is grey, 3 RGB, another number must be what the files hold.
+        hold_out: share of "train" that is "val" instead, by the hash of the name; only where there is no "val".
+        on_corrupt: "skip" names the unreadable files in one warning and goes on; "error" stops.
+
+    Attributes:
+        class_names: list of str.
+        names: the images' names relative to the folder or zip.
+        skipped: names of the corrupt files that were left out.
+
+    Raises:
+        FileNotFoundError: path does not exist.
+        ValueError: no pairs in this layout, an image without mask or a mask without image, an unknown split, a mask of
+            another size than its image or with a value that is no class, an image with other channels, a corrupt
+            file with on_corrupt="error"; the file is named.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: Size,
+        *,
+        split: str | None = None,
+        classes: Sequence[str] | None = None,
+        void: int | None = None,
+        channels: int = 3,
+        hold_out: float = 0.1,
+        on_corrupt: str = "skip",
+    ) -> None:
+        if on_corrupt not in ("skip", "error"):
+            raise ValueError(f'on_corrupt must be "skip" or "error", got {on_corrupt!r}')
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, got {channels}")
+        self.path, self.size, self.channels = Path(path), check_size(size), channels
+        tree = open_tree(path)
+        rows = _of_split(list_pairs(tree), split, hold_out, self.path)
+        self.names, self.skipped = [], []
+        self._images: list[np.ndarray] = []  # (H, W, C) uint8, or float32 in [-1, 1]
+        raw: list[np.ndarray] = []
+        for image_name, mask_name in rows:
+            try:
+                image = read_picture(tree.read(image_name), image_name, channels)
+                mask = read_values(tree.read(mask_name), mask_name)
+            except _Corrupt as error:
+                if on_corrupt == "error":
+                    raise ValueError(f"{error} in {path}") from error
+                self.skipped.append(error.name)
+                continue
+            if mask.shape != image.shape[:2]:
+                height, width = image.shape[:2]
+                raise ValueError(
+                    f"{mask_name} in {path} is {mask.shape[0]}x{mask.shape[1]}, its image {height}x{width}: a mask has "
+                    "its image's size"
+                )
+            self.names.append(image_name)
+            self._images.append(fit_array(image, self.size))
+            raw.append(fit_labels(mask, self.size))
+        if not self.names:
+            raise ValueError(f"{path}: none of {len(rows)} pairs can be read; first: {self.skipped[0]}")
+        if self.skipped:
+            shown = ", ".join(self.skipped[:5]) + (", ..." if len(self.skipped) > 5 else "")
+            warnings.warn(f"{path}: skipped {len(self.skipped)} corrupt files: {shown}", stacklevel=2)
+        self.class_names, self.void = _classes(tree, raw, classes, void)
+        self._labels = [self._as_labels(values, name) for values, name in zip(raw, self.names, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> Tensor:
+        """Picture `index`, (C, H, W) float32 in [-1, 1]."""
+        return to_float(self._images[index])
+
+    def labels(self, index: int) -> Tensor:
+        """The labels of picture `index`, (H, W) int64, VOID where there is no class."""
+        return torch.from_numpy(self._labels[index].astype(np.int64))
+
+    def _as_labels(self, values: np.ndarray, name: str) -> np.ndarray:
+        known = np.ones(values.shape, bool) if self.void is None else values != self.void
+        classes = len(self.class_names)
+        if classes == 2 and (values[known] == 255).any():
+            if ((values != 0) & (values != 255) & known).any():
+                raise ValueError(f"the mask of {name} in {self.path} holds other values than 0 and 255")
+            values = values // 255
+        wrong = values[known & (values >= classes)]
+        if wrong.size:
+            raise ValueError(
+                f"the mask of {name} in {self.path} holds the value {wrong[0]}, but there are {classes} classes: "
+                f"0 .. {classes - 1}"
+            )
+        return np.where(known, values, VOID).astype(np.int16)
+
+
+class PairBatches:
+    """Shuffled batches of pairs without end; each is a pure function of (seed, index, rank, world).
+
+    Pictures and masks are moved together; each picture's chances depend on its place in the sequence alone.
+
+    Args:
+        pairs: what to draw from.
+        segments: how labels are coded (`guided.segments.Segments`).
+        batch_size: pairs of one batch of one rank.
+        seed: a whole number, not negative.
+        turn: one of the eight flips and quarter turns (of the four flips, where height and width differ).
+        crop: the least side of the part that is cut out and enlarged to the whole, as a share; 1 cuts nothing.
+        jitter: how far brightness, contrast and gamma of the picture vary; 0 leaves them.
+
+    Raises:
+        ValueError: a number is out of range, or the classes are not the pairs'.
+    """
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        segments: Any,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        turn: bool = False,
+        crop: float = 1.0,
+        jitter: float = 0.0,
+    ) -> None:
+        if batch_size < 1 or seed < 0:
+            raise ValueError(f"batch_size must be at least 1 and seed not negative, got {batch_size} and {seed}")
+        if not 0 < crop <= 1 or not 0 <= jitter < 1:
+            raise ValueError(f"crop must be in (0, 1] and jitter in [0, 1), got {crop} and {jitter}")
+        if tuple(segments.names) != tuple(pairs.class_names):
+            raise ValueError(f"the masks have classes {pairs.class_names}, the model {list(segments.names)}")
+        self.pairs, self.segments, self.batch_size, self.seed = pairs, segments, batch_size, seed
+        self.turn, self.crop, self.jitter = turn, crop, jitter
+
+    def batch(self, index: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+        """Batch `index` of rank `rank` of `world`.
+
+        Returns:
+            "image": (B, C, H, W) float32 in [-1, 1]; "x0": (B, K, H, W), the coded mask; and "known": (B, 1, H, W)
+            bool, false where a pixel has no class, where the pairs have such.
+        """
+        if index < 0 or not 0 <= rank < world:
+            raise ValueError(f"need index >= 0 and 0 <= rank < world, got {index=}, {rank=}, {world=}")
+        start = (index * world + rank) * self.batch_size
+        made = [self._pair(place) for place in range(start, start + self.batch_size)]
+        images, labels = (torch.stack(parts) for parts in zip(*made, strict=True))
+        batch = {"image": images, "x0": self.segments.encode(labels)}
+        if self.pairs.void is not None:
+            batch["known"] = (labels != VOID)[:, None]
+        return batch
+
+    def _pair(self, place: int) -> tuple[Tensor, Tensor]:
+        epoch, offset = divmod(place, len(self.pairs))
+        order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.pairs))
+        index, draws = int(order[offset]), np.random.default_rng([self.seed, 1, place]).random(9)
+        image, labels = self.pairs.image(index), self.pairs.labels(index)
+        if self.crop < 1:
+            image, labels = _cropped(image, labels, self.crop + (1 - self.crop) * draws[0], draws[1:3])
+        if self.turn:
+            image, labels = _turned(image, draws[3:6]), _turned(labels, draws[3:6])
+        if self.jitter:
+            image = _jittered(image, 2 * draws[6:] - 1, self.jitter)
+        return image, labels
+
+
+# ---------------------------------------------------------------------- files
+
+
+class _Corrupt(Exception):
+    def __init__(self, name: str, reason: Exception):
+        super().__init__(f"{name} cannot be read as a picture: {str(reason).partition(' <_io.')[0]}")
+        self.name = name
+
+
+def list_pairs(tree: Tree) -> list[tuple[str, str, str]]:
+    """(split or "", image, mask) of every pair of a folder or zip.
+
+    Raises:
+        ValueError: there are none, or one lacks its other half; it is named.
+    """
+    endings = (*ENDINGS, ".npy")
+    found: dict[str, dict[tuple[str, str], str]] = {"image": {}, "mask": {}}
+    for name in tree.files:
+        path = PurePosixPath(name)
+        if not name.lower().endswith(endings) or len(path.parts) < 2:
+            continue
+        kind = {IMAGES: "image", **dict.fromkeys(MASKS, "mask")}.get(path.parts[-2])
+        if kind:
+            found[kind][(path.parent.parent.as_posix(), path.stem)] = name
+    if not found["image"] or not found["mask"]:
+        raise ValueError(f"no pictures with masks found in {tree.path}; understood: {LAYOUT}")
+    for kind, other in (("image", "mask"), ("mask", "image")):
+        alone = sorted(found[kind][key] for key in found[kind].keys() - found[other].keys())
+        if alone:
+            more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
+            raise ValueError(f"{alone[0]} in {tree.path} has no {other} of its name{more}")
+    rows = []
+    for key in sorted(found["image"]):
+        last = PurePosixPath(key[0]).name
+        rows.append((last if last in SPLITS else "", found["image"][key], found["mask"][key]))
+    return rows
+
+
+def read_picture(data: bytes, name: str, channels: int) -> np.ndarray:
+    """An image of any number of channels: (H, W, C) uint8, or float32 in [-1, 1].
+
+    Raises:
+        ValueError: the file holds another number of channels than asked for, or values that are not finite.
+    """
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False) if name.lower().endswith(".npy") else _pages(data)
+        if array is None:
+            array = np.asarray(decode(io.BytesIO(data)))
+    except Exception as error:  # decoders raise a dozen kinds of exception for a broken file
+        raise _Corrupt(name, error) from error
+    array = array[:, :, None] if array.ndim == 2 else array
+    if array.dtype == np.uint8 and channels in (1, 3) and array.shape[2] in (3, 4):
+        array = flatten(array, (255, 255, 255)) if array.shape[2] == 4 else array
+        array = array if channels == 3 else grey(array)
+    if array.ndim != 3 or array.shape[2] != channels:
+        raise ValueError(f"{name} holds an array of {array.shape}, wanted (height, width, {channels})")
+    if array.dtype == np.uint8:
+        return array
+    if np.issubdtype(array.dtype, np.integer):
+        return (array / (np.iinfo(array.dtype).max / 2) - 1).astype(np.float32)
+    if not np.isfinite(array).all() or abs(array).max() > 1 + 1e-3:
+        raise ValueError(f"{name} must hold finite numbers in [-1, 1] (or whole ones over their type's range)")
+    return array.astype(np.float32)
+
+
+def read_values(data: bytes, name: str) -> np.ndarray:
+    """The values of a mask file, (H, W) int64: a palette's indices, or grey values."""
+    from PIL import Image
+
+    try:
+        if name.lower().endswith(".npy"):
+            array = np.load(io.BytesIO(data), allow_pickle=False)
+        else:
+            with Image.open(io.BytesIO(data)) as image:
+                array = np.asarray(image)
+    except Exception as error:
+        raise _Corrupt(name, error) from error
+    if array.ndim == 3 and (array[..., :1] == array[..., : min(3, array.shape[2])]).all():
+        array = array[..., 0]  # grey, saved as colour
+    if array.ndim != 2 or not (array.dtype == bool or np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(f"{name} is not a mask: wanted a palette or a grey picture whose values are class numbers")
+    return array.astype(np.int64)
+
+
+def fit_array(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image (H, W, C) at a size, as `guided.pixels.fit` does it: short side resized, centre cut out."""
+    from PIL import Image
+
+    if array.shape[:2] == size:
+        return array
+    if array.dtype == np.uint8 and array.shape[2] in (1, 3):
+        fitted = np.asarray(fit(Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array), size))
+        return fitted[:, :, None] if fitted.ndim == 2 else fitted
+    planes = [fit(Image.fromarray(plane.astype(np.float32)), size) for plane in array.transpose(2, 0, 1)]
+    fitted = np.stack([np.asarray(plane) for plane in planes], axis=2)
+    return fitted.round().clip(0, 255).astype(np.uint8) if array.dtype == np.uint8 else fitted.clip(-1, 1)
+
+
+def fit_labels(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (H, W) at a size, each pixel the nearest one's, where `fit_array` puts the image."""
+    if values.shape == size:
+        return values
+    height, width, _ = cover(values.shape, size)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    rows = ((np.arange(size[0]) + top + 0.5) * values.shape[0] / height).astype(int)
+    columns = ((np.arange(size[1]) + left + 0.5) * values.shape[1] / width).astype(int)
+    return values[rows[:, None], columns]
+
+
+def to_float(array: np.ndarray) -> Tensor:
+    """(H, W, C) uint8, or float32 in [-1, 1], as (C, H, W) float32 in [-1, 1]."""
+    x = torch.from_numpy(array.transpose(2, 0, 1).copy())
+    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+
+
+def _pages(data: bytes) -> np.ndarray | None:
+    """The pages of a picture of several grey ones, as channels; None for any other picture."""
+    from PIL import Image, ImageSequence
+
+    with Image.open(io.BytesIO(data)) as image:
+        if getattr(image, "n_frames", 1) == 1 or image.format != "TIFF":
+            return None
+        return np.stack([np.asarray(page) for page in ImageSequence.Iterator(image)], axis=2)
+
+
+def _of_split(
+    rows: list[tuple[str, str, str]], split: str | None, hold_out: float, path: Path
+) -> list[tuple[str, str]]:
+    if not 0 <= hold_out < 1:
+        raise ValueError(f"hold_out is a share in [0, 1), got {hold_out}")
+    if not any(row[0] in ("val", "valid", "validation") for row in rows):
+        held = {"train", ""} if not any(row[0] == "train" for row in rows) else {"train"}
+        rows = [("val" if s in held and _share(image) < hold_out else s, image, mask) for s, image, mask in rows]
+        rows = [(s or "train", image, mask) for s, image, mask in rows]
+    rows = [("val" if s.startswith("val") else s, image, mask) for s, image, mask in rows]
+    kept = [(image, mask) for s, image, mask in rows if split is None or s == split]
+    if not kept:
+        there = ", ".join(sorted({s for s, _, _ in rows}))
+        raise ValueError(f"{path} has no split {split!r}; it has {there}")
+    return kept
+
+
+def _share(name: str) -> float:
+    """A number in [0, 1) that belongs to a file's name for good, wherever the folder lies."""
+    return int(hashlib.sha256(PurePosixPath(name).stem.encode()).hexdigest()[:8], 16) / 16**8
+
+
+def _classes(
+    tree: Tree, masks: list[np.ndarray], classes: Sequence[str] | None, void: int | None
+) -> tuple[list[str], int | None]:
+    """The classes' names and the value of pixels without one."""
+    table = next((name for name in tree.files if PurePosixPath(name).name == "classes.csv"), None)
+    if classes is None and table:
+        rows = csv.DictReader(io.StringIO(tree.read(table).decode("utf-8-sig"), newline=""))
+        named = {int(row["index"]): row["name"] for row in rows}
+        void = next((k for k, name in named.items() if name == "void"), None) if void is None else void
+        named.pop(void, None)
+        if sorted(named) != list(range(len(named))):
+            raise ValueError(f"{table} in {tree.path} must number its classes 0, 1, ..., got {sorted(named)}")
+        return [named[k] for k in range(len(named))], void
+    if classes is not None:
+        return list(classes), void
+    values = sorted(set().union(*(np.unique(mask).tolist() for mask in masks)) - {void})
+    if set(values) <= {0, 255} or set(values) <= {0, 1}:
+        return ["background", "foreground"], void
+    if values[-1] == 255:
+        raise ValueError(
+            f"the masks in {tree.path} hold 255 beside {values[:-1][:5]} ...: say what it is (void=255), or make masks "
+            "of two classes 0 and 255 alone"
+        )
+    return [str(k) for k in range(values[-1] + 1)], void
+
+
+# ---------------------------------------------------------------------- moving a picture and its mask
+
+
+def _cropped(image: Tensor, labels: Tensor, side: float, draws: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The part of relative side `side` at a random place, enlarged to the whole."""
+    height, width = labels.shape
+    h, w = max(1, round(side * height)), max(1, round(side * width))
+    top, left = int(draws[0] * (height - h + 1)), int(draws[1] * (width - w + 1))
+    image, labels = image[:, top : top + h, left : left + w], labels[top : top + h, left : left + w]
+    image = torch.nn.functional.interpolate(image[None], (height, width), mode="bilinear", align_corners=False)[0]
+    return image, torch.from_numpy(fit_stretched(labels.numpy(), (height, width)))
+
+
+def fit_stretched(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels stretched to a size, each pixel the nearest one's."""
+    rows = ((np.arange(size[0]) + 0.5) * values.shape[0] / size[0]).astype(int)
+    columns = ((np.arange(size[1]) + 0.5) * values.shape[1] / size[1]).astype(int)
+    return values[rows[:, None], columns]
+
+
+def _turned(x: Tensor, draws: np.ndarray) -> Tensor:
+    """x (..., H, W) flipped left to right, top to bottom, and across the diagonal where it is square."""
+    x = x.flip(-1) if draws[0] < 0.5 else x
+    x = x.flip(-2) if draws[1] < 0.5 else x
+    return x.transpose(-1, -2) if draws[2] < 0.5 and x.shape[-1] == x.shape[-2] else x
+
+
+def _jittered(image: Tensor, draws: np.ndarray, jitter: float) -> Tensor:
+    """Brightness, contrast and gamma of a picture in [-1, 1], each as far as `jitter` and the draws in [-1, 1] say."""
+    light = ((image + 1) / 2) ** float(np.exp(jitter * draws[0]))
+    contrast, shift = float(np.exp(jitter * draws[1])), jitter / 2 * float(draws[2])
+    mean = light.mean()
+    return (2 * ((light - mean) * contrast + mean + shift) - 1).clamp(-1, 1)
