@@ -92,7 +92,7 @@ def test_improved_ddpm_files_have_the_published_sizes(preset, parameters, keys, 
 
 
 def test_every_preset_has_a_file_of_its_own_and_a_chain():
-    assert len({row.url for row in PRESETS.values()}) == len(PRESETS) == 23
+    assert len({row.url for row in PRESETS.values()}) == len(PRESETS) == 27
     for name, row in PRESETS.items():
         assert row.url.startswith("https://") and row.url.endswith(row.file)
         if not row.is_classifier:
@@ -138,8 +138,9 @@ def test_build_takes_the_references_arguments():
         ("UNetModel", {"widht": 3}, TypeError, "no argument 'widht'; it has: .*model_channels"),
         ("EncoderUNetModel", {"num_classes": 3}, TypeError, "no argument 'num_classes'"),
         ("UNetModel", {"dims": 3}, ValueError, "dims=3"),
-        ("Unet", {}, ValueError, "one of UNetModel, SuperResModel, EncoderUNetModel, got 'Unet'"),
-        ("Text2ImUNet", {}, ValueError, "GLIDE's text networks, which are not supported yet"),
+        ("Unet", {}, ValueError, "one of UNetModel, SuperResModel, EncoderUNetModel, .*, got 'Unet'"),
+        ("UNetModel", {"n_vocab": 3}, TypeError, "no argument 'n_vocab'"),
+        ("Text2ImUNet", {"n_vocab": 3}, TypeError, "needs text_ctx, xf_width, xf_layers, xf_heads, xf_final_ln$"),
     ],
 )
 def test_build_names_what_it_does_not_know(class_name, flags, error, message):

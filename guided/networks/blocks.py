@@ -119,25 +119,31 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all positions, residual.
+    """Self-attention over all positions, residual; with `text_width` the positions also attend to text.
 
     `new_order` says how the 3C rows of qkv lie: False, head by head, each with its q, k and v (the legacy order
-    of most official files); True, all of q, then k, then v. Shapes do not show it.
+    of most official files); True, all of q, then k, then v. Shapes do not show it. The keys and values of the text, the
+    2C rows of encoder_kv, lie in the same order and come before the positions' own.
+
+    Source:
+        Dhariwal & Nichol 2021, section 3; Nichol et al. 2022, section 2.1 (GLIDE), for the text.
     """
 
-    def __init__(self, channels: int, num_heads: int, *, new_order: bool = False):
+    def __init__(self, channels: int, num_heads: int, *, new_order: bool = False, text_width: int | None = None):
         super().__init__()
         if channels % num_heads:
             raise ValueError(f"{channels} channels cannot be split into {num_heads} attention heads")
         self.num_heads, self.new_order = num_heads, new_order
         self.norm = GroupNorm32(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.encoder_kv = None if text_width is None else nn.Conv1d(text_width, 2 * channels, 1)
         self.proj_out = zero(nn.Conv1d(channels, channels, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, text: Tensor | None = None) -> Tensor:
         n, c, height, width = x.shape
         tokens = self.norm(x).permute(0, 2, 3, 1).reshape(n, height * width, c)  # a view when x is channels-last
-        h = attend(pointwise(self.qkv, tokens), self.num_heads, new_order=self.new_order)
+        before = None if self.encoder_kv is None else pointwise(self.encoder_kv, text)
+        h = attend(pointwise(self.qkv, tokens), self.num_heads, new_order=self.new_order, before=before)
         h = pointwise(self.proj_out, h)
         return x + h.reshape(n, height, width, c).permute(0, 3, 1, 2)
 
@@ -147,14 +153,22 @@ def pointwise(conv: nn.Conv1d, tokens: Tensor) -> Tensor:
     return F.linear(tokens, conv.weight[:, :, 0], conv.bias)
 
 
-def attend(qkv: Tensor, num_heads: int, *, new_order: bool) -> Tensor:
-    """Multi-head attention of packed qkv (N, T, 3C) -> (N, T, C)."""
+def attend(qkv: Tensor, num_heads: int, *, new_order: bool, before: Tensor | None = None) -> Tensor:
+    """Multi-head attention of packed qkv (N, T, 3C) -> (N, T, C); `before` (N, L, 2C) are more keys and values."""
     n, length, width = qkv.shape
-    if new_order:
-        q, k, v = qkv.reshape(n, length, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
-    else:
-        q, k, v = qkv.reshape(n, length, num_heads, 3, -1).permute(3, 0, 2, 1, 4)
+    q, k, v = split_heads(qkv, num_heads, 3, new_order)
+    if before is not None:
+        more_k, more_v = split_heads(before, num_heads, 2, new_order)
+        k, v = torch.cat([more_k, k], dim=2), torch.cat([more_v, v], dim=2)
     return scaled_dot_product(q, k, v).transpose(1, 2).reshape(n, length, width // 3)
+
+
+def split_heads(packed: Tensor, num_heads: int, parts: int, new_order: bool) -> Tensor:
+    """(parts, N, heads, T, d) of (N, T, parts * C), see `Attention` for the orders."""
+    n, length, _ = packed.shape
+    if new_order:
+        return packed.reshape(n, length, parts, num_heads, -1).permute(2, 0, 3, 1, 4)
+    return packed.reshape(n, length, num_heads, parts, -1).permute(3, 0, 2, 1, 4)
 
 
 def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from guided.networks.blocks import AttentionPool, GroupNorm32, zero
-from guided.networks.unet import Trunk, TrunkConfig
+from guided.networks.config import TrunkConfig
+from guided.networks.unet import Trunk
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,107 +18,19 @@ from guided.networks.blocks import (
     timestep_embedding,
     zero,
 )
-
-
-@dataclass(frozen=True)
-class TrunkConfig:
-    """What every network built on the trunk has.
-
-    Attributes:
-        in_channels: channels of x (a super-resolution network doubles them itself).
-        model_channels: base width; a multiple of 32.
-        num_res_blocks: residual blocks a level.
-        channel_mult: width of each level in units of model_channels; fractions allowed (official 512: 0.5, 1, ...).
-        attention_resolutions: downsampling factors where there is attention: 4 means where the map is a quarter wide.
-        dropout: in [0, 1).
-        num_heads, num_head_channels: heads by count, or, where num_head_channels > 0, by width.
-        use_scale_shift_norm: the embedding scales and shifts (True) or is added (False).
-        resblock_updown: change size inside residual blocks; else by Downsample/Upsample layers.
-        conv_resample: those layers have a convolution; else pooling and nearest neighbour.
-        use_new_attention_order: the layout of qkv rows (see `Attention`).
-        checkpoint: recompute blocks in the backward pass to save memory.
-    """
-
-    in_channels: int = 3
-    model_channels: int = 128
-    num_res_blocks: int = 2
-    channel_mult: tuple[float, ...] = (1, 2, 3, 4)
-    attention_resolutions: tuple[int, ...] = (2, 4, 8)
-    dropout: float = 0.0
-    num_heads: int = 1
-    num_head_channels: int = -1
-    use_scale_shift_norm: bool = True
-    resblock_updown: bool = True
-    conv_resample: bool = True
-    use_new_attention_order: bool = False
-    checkpoint: bool = False
-
-    @property
-    def emb_channels(self) -> int:
-        return 4 * self.model_channels
-
-    @property
-    def downsample(self) -> int:
-        """The factor that height and width must be multiples of."""
-        return 2 ** (len(self.channel_mult) - 1)
-
-    def width(self, level: int) -> int:
-        return int(self.channel_mult[level] * self.model_channels)
-
-    def res(self, channels: int, out_channels: int, resample: str | None = None) -> ResBlock:
-        return ResBlock(
-            channels,
-            self.emb_channels,
-            self.dropout,
-            out_channels=out_channels,
-            scale_shift=self.use_scale_shift_norm,
-            resample=resample,
-        )
-
-    def attention(self, channels: int, num_heads: int | None = None) -> Attention:
-        if self.num_head_channels > 0 and channels % self.num_head_channels:
-            raise ValueError(f"{channels} channels cannot be split into heads of {self.num_head_channels}")
-        by_width = channels // self.num_head_channels if self.num_head_channels > 0 else None
-        return Attention(channels, by_width or num_heads or self.num_heads, new_order=self.use_new_attention_order)
-
-
-@dataclass(frozen=True)
-class UNetConfig(TrunkConfig):
-    """A UNet that maps an image to an image.
-
-    Attributes:
-        out_channels: twice the image's with a learned-range variance.
-        num_classes: rows of the label embedding, the null class (the last row) included; None: not class-conditional.
-        num_heads_upsample: heads in the upward half where they go by count; -1: as num_heads.
-        low_res: takes a low-resolution image too, upsampled and concatenated after x (super-resolution).
-        image_channels: takes an image of so many channels too, concatenated after x (segmentation, Wolleb et al. 2022).
-        mask_channels: takes an image like x and a mask of so many channels too, concatenated after x as image * mask
-            and mask (inpainting, GLIDE's layout); 1 without patches, patch^2 with.
-        augment: takes so many numbers that tell what augmentation a training picture went through, added linearly to
-            the embedding and zero otherwise, so that it does not leak into samples (Karras et al. 2022, appendix F.2).
-    """
-
-    out_channels: int = 3
-    num_classes: int | None = None
-    num_heads_upsample: int = -1
-    low_res: bool = False
-    image_channels: int = 0
-    mask_channels: int = 0
-    augment: int = 0
-
-    @property
-    def all_in_channels(self) -> int:
-        """Channels of x and of all that is concatenated to it."""
-        painted = self.in_channels + self.mask_channels if self.mask_channels else 0
-        return self.in_channels * (1 + self.low_res) + painted + self.image_channels
+from guided.networks.config import TrunkConfig, UNetConfig
+from guided.networks.text import add_text_layers, encode
 
 
 class Block(nn.Sequential):
-    """Layers in a row; those that want the embedding get it."""
+    """Layers in a row; those that want the embedding, or the text, get it."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, text: Tensor | None = None) -> Tensor:
         for layer in self:
-            x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
+            if isinstance(layer, ResBlock):
+                x = layer(x, emb)
+            else:
+                x = layer(x, text) if isinstance(layer, Attention) else layer(x)
         return x
 
 
@@ -202,30 +113,34 @@ class Trunk(nn.Module):
             return emb + y.to(emb.dtype) @ self.label_emb.weight[: y.shape[1]]
         return emb + self.label_emb(y)
 
-    def _run(self, block: Block, h: Tensor, emb: Tensor) -> Tensor:
+    def _run(self, block: Block, h: Tensor, emb: Tensor, text: Tensor | None = None) -> Tensor:
         if self.config.checkpoint and torch.is_grad_enabled():
-            return checkpoint(block, h, emb, use_reentrant=False)
-        return block(h, emb)
+            return checkpoint(block, h, emb, text, use_reentrant=False)
+        return block(h, emb, text)
 
 
 class UNet(Trunk):
-    """F(x, t, y): the network of ADM, with guided-diffusion's parameter names.
+    """F(x, t, y, ...): the network of ADM, with guided-diffusion's parameter names, and of GLIDE, with its own.
 
     Args of `forward`:
         x: (N, C, H, W), H and W multiples of `config.downsample`.
         t: (N,) timesteps, whole or fractional.
         y: (N,) int64 classes or (N, K) float soft labels; given if and only if the network has classes.
         low_res: (N, C, h, w), given if and only if the network is for super-resolution.
+        tokens, mask: (N, context) int64 and bool, True where there is a token; they or `text` are given if and only if
+            the network takes text.
         inpaint_image, inpaint_mask: (N, C, H, W) and (N, mask_channels, H, W), 1 where the image is known; given if and
             only if the network is for inpainting.
         image: (N, image_channels, H, W), given if and only if the network is conditioned on a picture.
         augment: (N, A) numbers of the augmentation; left out, none.
+        low_res_sigma: (N,) level of the noise on low_res; left out, none.
+        text: (N, L, width), what `encode_text` makes of tokens.
 
     Returns:
         (N, out_channels, H, W) in x's dtype.
 
     Source:
-        Dhariwal & Nichol 2021, section 3.
+        Dhariwal & Nichol 2021, section 3; Nichol et al. 2022, section 2.1 (GLIDE).
     """
 
     config: UNetConfig
@@ -234,9 +149,13 @@ class UNet(Trunk):
         super().__init__(config, config.all_in_channels, config.num_classes)
         if config.augment:
             self.augment_emb = nn.Linear(config.augment, config.emb_channels, bias=False)
+        if config.low_res_noise:
+            self.low_res_emb = zero(nn.Linear(config.model_channels, config.emb_channels, bias=False))
         self.output_blocks = nn.ModuleList(up_path(config, list(self.skip_channels), self.skip_channels[-1]))
         ch = config.width(0)
         self.out = nn.Sequential(GroupNorm32(ch), nn.SiLU(), zero(nn.Conv2d(ch, config.out_channels, 3, padding=1)))
+        if config.text is not None:
+            add_text_layers(self, config.text, config.emb_channels)
 
     def forward(
         self,
@@ -244,13 +163,19 @@ class UNet(Trunk):
         t: Tensor,
         y: Tensor | None = None,
         low_res: Tensor | None = None,
-        *,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
         inpaint_image: Tensor | None = None,
         inpaint_mask: Tensor | None = None,
+        *,
         image: Tensor | None = None,
         augment: Tensor | None = None,
+        low_res_sigma: Tensor | None = None,
+        text: Tensor | None = None,
     ) -> Tensor:
-        self._check(x, y, low_res, inpaint_mask, image)
+        if tokens is not None and text is None:
+            text = self.encode_text(tokens, mask)
+        self._check(x, y=y, low_res=low_res, inpaint_mask=inpaint_mask, image=image, text=text)
         parts = [x]
         if inpaint_mask is not None:
             parts += [inpaint_image * inpaint_mask.repeat(1, x.shape[1] // inpaint_mask.shape[1], 1, 1), inpaint_mask]
@@ -261,28 +186,45 @@ class UNet(Trunk):
         emb = self._embed(t, y)
         if augment is not None:
             emb = emb + self.augment_emb(augment)
+        if low_res_sigma is not None:
+            emb = emb + self.low_res_emb(noise_embedding(low_res_sigma, self.config.model_channels))
+        if text is not None:
+            emb = emb + self.transformer_proj(text[:, -1])  # the last place stands for the whole, padded or not
+            text = text.to(self.dtype)
         h, skips = torch.cat([part.to(x.dtype) for part in parts], dim=1).to(self.dtype), []
         for block in self.input_blocks:
-            h = self._run(block, h, emb)
+            h = self._run(block, h, emb, text)
             skips.append(h)
-        h = self._run(self.middle_block, h, emb)
+        h = self._run(self.middle_block, h, emb, text)
         for block in self.output_blocks:
-            h = self._run(block, torch.cat([h, skips.pop()], dim=1), emb)
+            h = self._run(block, torch.cat([h, skips.pop()], dim=1), emb, text)
         return self.out(h.to(x.dtype))
 
-    def _check(
-        self, x: Tensor, y: Tensor | None, low_res: Tensor | None, mask: Tensor | None, image: Tensor | None
-    ) -> None:
-        for value, wanted, kind, name in (
-            (y, self.config.num_classes is not None, "class-conditional", "y"),
-            (low_res, self.config.low_res, "for super-resolution", "low_res"),
-            (mask, self.config.mask_channels > 0, "for inpainting", "inpaint_image and inpaint_mask"),
-            (image, self.config.image_channels > 0, "conditioned on a picture", "image"),
+    def encode_text(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(N, context, width) of tokens (N, context) int64 and a mask that is True where there is one (None: all)."""
+        if self.config.text is None:
+            raise ValueError("this network takes no text: leave tokens out")
+        mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask.bool()
+        return encode(self, self.config.text, tokens, mask)
+
+    def _check(self, x: Tensor, **given: Tensor | None) -> None:
+        config = self.config
+        for key, wanted, kind, name in (
+            ("y", config.num_classes is not None, "class-conditional", "y"),
+            ("low_res", config.low_res, "for super-resolution", "low_res"),
+            ("inpaint_mask", config.mask_channels > 0, "for inpainting", "inpaint_image and inpaint_mask"),
+            ("image", config.image_channels > 0, "conditioned on a picture", "image"),
+            ("text", config.text is not None, "conditioned on text", "tokens and mask, or text"),
         ):
-            if wanted and value is None:
+            if wanted and given[key] is None:
                 raise ValueError(f"this network is {kind}: give {name}")
-            if value is not None and not wanted:
+            if given[key] is not None and not wanted:
                 raise ValueError(f"this network is not {kind}: leave {name} out")
-        factor = self.config.downsample
+        factor = config.downsample
         if x.shape[2] % factor or x.shape[3] % factor:
             raise ValueError(f"height and width must be multiples of {factor}, got {x.shape[2]}x{x.shape[3]}")
+
+
+def noise_embedding(sigma: Tensor, dim: int) -> Tensor:
+    """(N, dim) features of a level sigma (N,) >= 0: those of t = 1000 sigma / (1 + sigma), less those of 0."""
+    return timestep_embedding(1000 * sigma / (1 + sigma), dim) - timestep_embedding(torch.zeros_like(sigma), dim)

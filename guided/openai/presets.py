@@ -1,4 +1,4 @@
-"""One row for every file released with guided-diffusion (July 2021) and improved-diffusion (March 2021)."""
+"""One row for every network released with guided-diffusion, improved-diffusion (2021) and GLIDE (December 2021)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Official:
         schedule: (name, T) of the chain it was trained on; None for a classifier, which has the model's.
         rescaled_t: it was told t * 1000 / T, not t.
         classifier_scale: of the guidance that the release's README samples with; None: it names none.
+        side: of its pictures, where the class is not told.
     """
 
     file: str
@@ -37,6 +38,7 @@ class Official:
     schedule: tuple[str, int] | None = ("linear", 1000)
     rescaled_t: bool = False
     classifier_scale: float | None = None
+    side: int | None = None
 
     @property
     def url(self) -> str:
@@ -44,7 +46,7 @@ class Official:
 
     @property
     def image_size(self) -> int:
-        return self.flags["image_size"]
+        return self.side or self.flags["image_size"]
 
     @property
     def is_classifier(self) -> bool:
@@ -54,6 +56,10 @@ class Official:
     def classes(self) -> int:
         """How many classes it knows; 0 for an unconditional model."""
         return self.flags["out_channels"] if self.is_classifier else self.flags.get("num_classes") or 0
+
+    @property
+    def takes_text(self) -> bool:
+        return "n_vocab" in self.flags
 
     @property
     def learned_range(self) -> bool:
@@ -124,6 +130,14 @@ def _upsampler(file: str, flags: dict[str, Any]) -> Official:
     return Official(file, "jul-2021", "SuperResModel", flags | {"model_channels": 192})
 
 
+def _glide(file: str, class_name: str, size: int, blocks: int, schedule: str) -> Official:
+    """GLIDE's released networks: 192 wide, a text transformer of 16 layers; inpainting ones take a picture too."""
+    text = {"text_ctx": 128, "xf_width": 512, "xf_layers": 16, "xf_heads": 8, "xf_final_ln": True, "xf_padding": True}
+    widths = {"model_channels": 192, "num_res_blocks": blocks, "num_head_channels": 64, "dropout": 0.1}
+    flags = {k: v for k, v in _flags(size, (32, 16, 8), **widths, **text, n_vocab=50257).items() if k != "image_size"}
+    return Official(file, "dec-2021", class_name, flags, (schedule, 1000), side=size)
+
+
 def _iddpm(file: str, size: int, channels: int, blocks: int, **own: Any) -> Official:
     """Nichol & Dhariwal 2021, Table 1 and section 4: plain resampling layers, 4 heads, attention at 16 and 8.
 
@@ -183,6 +197,10 @@ PRESETS: dict[str, Official] = {
     ),
     "iddpm-lsun-bedroom-bs128": _iddpm("lsun_uncond_100M_1200K_bs128.pt", 256, 128, 2, **_IDDPM_LSUN),
     "iddpm-lsun-bedroom-bs64": _iddpm("lsun_uncond_100M_2400K_bs64.pt", 256, 128, 2, **_IDDPM_LSUN),
+    "glide-base": _glide("base.pt", "Text2ImUNet", 64, 3, "cosine"),
+    "glide-upsample": _glide("upsample.pt", "SuperResText2ImUNet", 256, 2, "linear"),
+    "glide-inpaint": _glide("base_inpaint.pt", "InpaintText2ImUNet", 64, 3, "cosine"),
+    "glide-upsample-inpaint": _glide("upsample_inpaint.pt", "SuperResInpaintText2ImUnet", 256, 2, "linear"),
 }
 
 
