@@ -4,4 +4,14 @@ Every one-call form is NAME(model, image, ..., *, labels=None, prompt=None, guid
 sampler=None, seeds=None, progress=False) -> (N, C, H, W) in [-1, 1]; NAME_stream is the generator of states in it.
 """
 
-__all__: list[str] = []
+from editing import masks
+from editing.blend import blend, blend_stream
+from editing.differential import differential, differential_stream, sweep
+from editing.inpaint import inpaint
+from editing.repaint import repaint, repaint_path, repaint_plan, repaint_stream
+from editing.sdedit import sdedit, sdedit_stream, variations
+
+__all__ = [
+    "blend", "blend_stream", "differential", "differential_stream", "inpaint", "masks", "repaint", "repaint_path",
+    "repaint_plan", "repaint_stream", "sdedit", "sdedit_stream", "sweep", "variations",
+]  # fmt: skip

@@ -68,6 +68,7 @@ def prepare(
     default: str = "ddim",
     spacing: str | None = None,
     low_res: Tensor | None = None,
+    told: bool = False,
 ) -> Call:
     """Check the arguments that all one-call editors have, and make of them what the streams take.
 
@@ -79,6 +80,7 @@ def prepare(
         steps, spacing: as `Model.sigmas` takes them; the steps are those of the whole way from sigma_max to 0.
         sampler: a name of `guided.samplers.SAMPLERS`, or a sampler with its options bound, such as
             functools.partial(guided.ddim, eta=1.0); None is `default`.
+        told: the network takes image and mask as conditions.
 
     Raises:
         ValueError: the counts do not fit, or what the functions named above raise.
@@ -89,9 +91,8 @@ def prepare(
     image = image.expand(n, -1, -1, -1)
     mask = None if mask is None else mask.expand(n, -1, -1, -1)
     run = find_sampler(default if sampler is None else sampler)
-    D = bind(
-        model, labels, n, prompt=prompt, guidance_scale=guidance_scale, terms=terms, run=run, low_res=low_res
-    )  # fmt: skip
+    cond = {"low_res": low_res} | ({"image": image, "mask": mask} if told else {})
+    D = bind(model, labels, n, prompt=prompt, guidance_scale=guidance_scale, terms=terms, run=run, **cond)
     sigmas = model.sigmas(steps, spacing)
     noise = SeededNoise(guided.resolve_seeds(seeds, n))
     return Call(image, mask, D, sigmas, run, noise, progress)

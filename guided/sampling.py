@@ -152,6 +152,8 @@ def denoiser(
     terms: Iterable[Term] = (),
     clip: bool = True,
     low_res: Tensor | None = None,
+    image: Tensor | None = None,
+    mask: Tensor | None = None,
     mean_form: bool = False,
 ) -> Denoiser:
     """The denoiser that `sample` walks down with: condition, classifier-free guidance, clamp, gradient terms.
@@ -161,9 +163,11 @@ def denoiser(
     sampler, and with it the limit in sigma.
 
     Args:
+        low_res, image, mask: conditions of the models that take them, see `Model.given`.
         mean_form: the sampler is `ddpm`, so terms outside the clamp need no limit in sigma.
     """
-    cond = {} if low_res is None else {"low_res": low_res}
+    cond = {"low_res": low_res, "image": image, "mask": mask}
+    cond = {name: picture for name, picture in cond.items() if picture is not None}
     y = model.labels(labels) if model.class_names else None
     D: Denoiser = model.given(**cond) if y is None else model.given(label=y, **cond)
     if bool((torch.as_tensor(guidance_scale) != 1).any()):
