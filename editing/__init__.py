@@ -6,12 +6,18 @@ sampler=None, seeds=None, progress=False) -> (N, C, H, W) in [-1, 1]; NAME_strea
 
 from editing import masks
 from editing.blend import blend, blend_stream
+from editing.diffedit import diffedit, diffedit_mask, diffedit_stream
 from editing.differential import differential, differential_stream, sweep
 from editing.inpaint import inpaint
+from editing.outpaint import outpaint
+from editing.region import region
 from editing.repaint import repaint, repaint_path, repaint_plan, repaint_stream
 from editing.sdedit import sdedit, sdedit_stream, variations
+from editing.segment import segment, segment_stream
+from editing.segmentation import Segmentation, overlay
 
 __all__ = [
-    "blend", "blend_stream", "differential", "differential_stream", "inpaint", "masks", "repaint", "repaint_path",
-    "repaint_plan", "repaint_stream", "sdedit", "sdedit_stream", "sweep", "variations",
+    "Segmentation", "blend", "blend_stream", "diffedit", "diffedit_mask", "diffedit_stream", "differential",
+    "differential_stream", "inpaint", "masks", "outpaint", "overlay", "region", "repaint", "repaint_path",
+    "repaint_plan", "repaint_stream", "sdedit", "sdedit_stream", "segment", "segment_stream", "sweep", "variations",
 ]  # fmt: skip

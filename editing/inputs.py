@@ -46,7 +46,8 @@ def read_mask(mask: Any, image: Tensor) -> Tensor:
 
     Args:
         mask: a tensor or array (n, 1, H, W), (1, H, W) or (H, W), bool or float in 0 .. 1 or bytes 0 .. 255; or a path
-            or a PIL image, whose grey value (white = paint) is brought to the image's size as `guided.to_tensor` does.
+            or a PIL image, brought to the image's size as `guided.to_tensor` does: where it has transparency it is a
+            layer of brush strokes and its alpha counts, else its grey value (white = paint).
 
     Raises:
         ValueError: another size than the image's, values outside the range or not finite, or colour channels.
@@ -54,7 +55,7 @@ def read_mask(mask: Any, image: Tensor) -> Tensor:
     if isinstance(mask, np.ndarray):
         mask = torch.from_numpy(mask)
     if not isinstance(mask, Tensor):
-        mask = (guided.to_tensor(mask, tuple(image.shape[2:])).double().mean(1, keepdim=True) + 1) / 2
+        mask = (guided.to_tensor(_as_grey(mask), tuple(image.shape[2:]))[:, :1].double() + 1) / 2
     if mask.dtype == torch.uint8 and mask.numel() and int(mask.max()) > 1:
         mask = mask.double() / 255
     mask = mask.detach().to(image.dtype).to(image.device)
@@ -75,3 +76,17 @@ def check_range(x: Tensor, low: float, high: float, name: str) -> None:
     least, most = float(x.min()), float(x.max())
     if least < low - 1e-3 or most > high + 1e-3:
         raise ValueError(f"{name} must lie in [{low}, {high}], got {least:.4g} .. {most:.4g}")
+
+
+def _as_grey(mask: Any) -> Any:
+    """A picture's alpha where it is transparent anywhere, else its grey value; a list, one by one."""
+    from PIL import Image
+
+    if isinstance(mask, (list, tuple)):
+        return [_as_grey(one) for one in mask]
+    if not isinstance(mask, Image.Image):
+        guided.to_tensor(mask)  # says what is wrong with the file
+        with Image.open(mask) as opened:
+            return _as_grey(opened)
+    alpha = mask.convert("RGBA").getchannel("A")
+    return alpha if alpha.getextrema()[0] < 255 else mask.convert("L")
