@@ -1,4 +1,4 @@
-"""The command line: draw pictures, train models, look at checkpoints."""
+"""The command line: draw and edit pictures, train models, look at checkpoints."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import sys
 import warnings
 
-from guided.commands import import_, info, models, replay, sample, train
+from guided.commands import edit, import_, info, models, replay, sample, train
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
 DIVERGED = "steps in a row had no finite loss"  # of `guided.train`
-COMMANDS = (sample, train, import_, info, replay, models)
+COMMANDS = (sample, edit, train, import_, info, replay, models)
 EPILOG = """\
 `guided COMMAND --help` explains a command. Bad input is one line on stderr and exit code 2, Ctrl-C is 130;
 with GUIDED_TRACEBACK=1 in the environment errors come with their traceback."""

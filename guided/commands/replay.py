@@ -1,4 +1,4 @@
-"""guided replay: draw a picture of `guided sample` again from its metadata, and compare."""
+"""guided replay: make a picture of `guided sample` or `guided edit` again from its metadata, and compare."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     """The command's arguments."""
     p = subparsers.add_parser(
         "replay",
-        help="draw a picture of `guided sample` again and compare",
-        description="Draw a PNG of `guided sample` again from the recipe in its metadata, and say whether the pixels "
-        "are equal. Exit code 0: they are; 1: they are not; 2: it cannot be drawn.",
+        help="make a picture of `guided sample` or `guided edit` again and compare",
+        description="Make a PNG of `guided sample` or `guided edit` again from the recipe in its metadata, and say whether "
+        "the pixels are equal. Exit code 0: they are; 1: they are not; 2: it cannot be drawn.",
     )
     p.add_argument("file", metavar="FILE.png")
     p.add_argument("--out", metavar="FILE.png", help="keep the new picture; default: compare only")
@@ -30,6 +30,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--model", metavar="NAME|FOLDER", help="where the model is now; default: as recorded")
     p.add_argument("--classifier", metavar="NAME|FOLDER", help="where the classifier is now; default: as recorded")
     p.add_argument("--other-weights", action="store_true", help="draw even where the weights are not the recorded ones")
+    p.add_argument("--image", metavar="FILE", help="of `guided edit`: where the source is now; default: as recorded")
     p.add_argument("--device", help="default: as recorded")
     p.set_defaults(run=run)
 
@@ -43,6 +44,12 @@ def run(args: argparse.Namespace) -> int:
     from guided.images import read_metadata
 
     metadata = read_metadata(args.file)
+    if isinstance(metadata, dict) and metadata.get("command") == "edit":
+        from guided.commands.edit_replay import replay
+
+        return replay(args, metadata)
+    if args.image is not None:
+        raise ValueError(f"{args.file} was made of no image: leave --image out")
     recorded, index = from_metadata(metadata, args.file)
     recipe = relocated(recorded, args)
     notes = other_weights(recorded, recipe, args) + other_versions(metadata.get("versions", {}))
