@@ -7,14 +7,17 @@ guided.save_grid(images, "two.png")
 """
 
 from guided import levels, losses, networks, openai, presets, samplers
+from guided.binding import denoiser
 from guided.checkpoint import load, save
 from guided.data import Batches, Images
 from guided.guidance import Term, cfg, clamp, dynamic_threshold, guide
 from guided.images import read_metadata, save_grid, save_png, to_pil, to_tensor
 from guided.losses import bits_per_dim
 from guided.model import Given, Model
-from guided.noise import SeededNoise
+from guided.noise import SeededNoise, derive_seed
 from guided.objective import Objective
+from guided.pair_files import read_pictures
+from guided.pairs import PairBatches, Pairs
 from guided.samplers import (
     annealed_langevin,
     ddim,
@@ -33,17 +36,19 @@ from guided.samplers import (
     lms,
     unipc,
 )
-from guided.sampling import denoiser, last, resolve_seeds, sample, stream
+from guided.sampling import last, resolve_seeds, sample, stream
 from guided.schedule import Schedule, start_at, strength_to_sigma
+from guided.segments import Segments
 from guided.train import train
 from guided.types import Denoiser, NoiseFn, Prediction, State
 
 __version__ = "0.1.0"
 __all__ = [
-    "Batches", "Denoiser", "Given", "Images", "Model", "NoiseFn", "Objective", "Prediction", "Schedule", "SeededNoise",
-    "State", "Term", "annealed_langevin", "bits_per_dim", "cfg", "clamp", "ddim", "ddpm", "denoiser", "dpm2",
-    "dpm2_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s_ancestral", "dpmpp_3m_sde", "dpmpp_sde",
-    "dynamic_threshold", "euler", "euler_ancestral", "guide", "heun", "langevin", "last", "levels", "lms", "load",
-    "losses", "networks", "openai", "presets", "read_metadata", "resolve_seeds", "sample", "samplers", "save",
-    "save_grid", "save_png", "start_at", "stream", "strength_to_sigma", "to_pil", "to_tensor", "train", "unipc",
+    "Batches", "Denoiser", "Given", "Images", "Model", "NoiseFn", "Objective", "PairBatches", "Pairs", "Prediction",
+    "Schedule", "SeededNoise", "Segments", "State", "Term", "annealed_langevin", "bits_per_dim", "cfg", "clamp", "ddim",
+    "ddpm", "denoiser", "derive_seed", "dpm2", "dpm2_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s_ancestral",
+    "dpmpp_3m_sde", "dpmpp_sde", "dynamic_threshold", "euler", "euler_ancestral", "guide", "heun", "langevin", "last",
+    "levels", "lms", "load", "losses", "networks", "openai", "presets", "read_metadata", "read_pictures",
+    "resolve_seeds", "sample", "samplers", "save", "save_grid", "save_png", "start_at", "stream", "strength_to_sigma",
+    "to_pil", "to_tensor", "train", "unipc",
 ]  # fmt: skip

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from guided.model import Model
-from guided.networks import Encoder, EncoderConfig, UNet, UNetConfig
+from guided.networks import Encoder, EncoderConfig, TextConfig, UNet, UNetConfig
 from guided.schedule import Schedule
 from guided.segments import Segments
+from guided.text import Gpt2, reader_from
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
@@ -50,6 +51,8 @@ def save(
     provenance = provenance if provenance is not None else getattr(model, "provenance", {})
     config = {"format": FORMAT, "kind": "model", **model_config(model), "provenance": provenance}
     write_folder(folder, config, model.net, dtype)
+    if isinstance(model.reader, Gpt2):
+        model.reader.save(Path(folder))
 
 
 def load(
@@ -70,26 +73,28 @@ def load(
     device, dtype = check_device(device), dtype or torch.float32
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype must be torch.float32, bfloat16 or float16, got {dtype}")
-    config, tensors = read_folder(find(source or DEFAULT), "model")
-    model = build(config)
+    folder = find(source or DEFAULT)
+    config, tensors = read_folder(folder, "model")
+    model = build(config, folder)
     load_weights(model.net, tensors, str(source or DEFAULT))
     model.provenance = config["provenance"]
     model.net.to_torso(dtype)
     return model.eval().requires_grad_(False).to(device)
 
 
-def build(config: dict[str, Any]) -> Model:
-    """The Model a config describes, with fresh weights.
+def build(config: dict[str, Any], folder: Path | None = None) -> Model:
+    """The Model a config describes, with fresh weights; the vocabulary that it reads by, if any, lies in the folder.
 
     Raises:
         ValueError: an unknown or a missing key, named.
     """
     known = {"format", "kind", "provenance", "network", "schedule", "null_class", *MODEL_FIELDS}
-    check_keys(config, known | {"segments"}, "config.json", required=known)
+    check_keys(config, known | {"segments", "reader"}, "config.json", required=known)
     own = {name: config[name] for name in MODEL_FIELDS}
     if config.get("segments") is not None:
         check_keys(config["segments"], SEGMENTS_KEYS, "the segments in config.json", required=SEGMENTS_KEYS)
         own["segments"] = Segments(**config["segments"])
+    own["reader"] = reader_from(config.get("reader"), folder)
     network, schedule = build_network(config["network"]), schedule_from(config["schedule"])
     try:
         return Model(network, schedule, null_class=config["null_class"], **own)
@@ -106,6 +111,7 @@ def model_config(model: Model) -> dict[str, Any]:
         "null_class": model.null_label is not None,
         **own,
         **({"segments": asdict(model.segments)} if model.segments else {}),
+        **({"reader": model.reader.config()} if model.reader else {}),
     }
 
 
@@ -128,6 +134,9 @@ def build_network(config: dict[str, Any]) -> nn.Module:
     network, made_of = NETWORKS[config["type"]]
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k != "type"}
     check_keys(values, {f.name for f in fields(made_of)}, "the network in config.json")
+    if values.get("text") is not None:
+        check_keys(values["text"], {f.name for f in fields(TextConfig)}, "the text part of the network in config.json")
+        values["text"] = TextConfig(**values["text"])
     return network(made_of(**values))
 
 
@@ -228,6 +237,9 @@ def check_same_run(out: str | Path, config: dict[str, Any]) -> None:
     for name in ("image_size", "class_names", "null_class", "patch", "parametrization", "schedule", "sigma_data"):
         if name in was and was[name] != now.get(name):
             raise ValueError(f"--out {out} holds a run with another {name}: choose another folder")
+    was, now = ({**(config.get("segments") or {}), "threshold": None} for config in (was, now))  # which is found anew
+    if was != now:
+        raise ValueError(f"--out {out} holds a run with other segments or none: choose another folder")
 
 
 def read_weights(source: str | Path) -> dict[str, torch.Tensor]:

@@ -9,15 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from guided.schedule import float64
+from guided.text import PAD, Reader
+
+PICTURES = ("low_res", "image", "mask")
+
 
 def taken(config: Any, classes: int) -> tuple[str, ...]:
     """The keys of `Model.given` that a network of this config, in a model of so many classes, takes."""
     takes = {
         "label": classes > 0,
+        "text": getattr(config, "text", None) is not None,
         "low_res": getattr(config, "low_res", False),
         "image": getattr(config, "image_channels", 0) > 0 or getattr(config, "mask_channels", 0) > 0,
         "mask": getattr(config, "mask_channels", 0) > 0,
         "augment": getattr(config, "augment", 0) > 0,
+        "low_res_sigma": getattr(config, "low_res_noise", False),
     }
     return tuple(key for key, wanted in takes.items() if wanted)
 
@@ -46,9 +53,58 @@ def check_picture(key: str, value: Tensor | None, channels: int) -> Tensor:
         raise ValueError(f"{purpose}: give {key} (N, {channels}, {sides})")
     if value.ndim != 4 or value.shape[1] != channels:
         raise ValueError(f"{key} must be (N, {channels}, {sides}), got {tuple(value.shape)}")
-    if key == "mask" and not bool(((value >= 0) & (value <= 1)).all()):
-        raise ValueError("mask must lie in [0, 1]; 1 is where to paint")
     return value
+
+
+def check_pictures(cond: Mapping[str, Any], takes: tuple[str, ...], config: Any, channels: int, patch: int) -> None:
+    """ValueError unless every picture that the model takes is there and of the right form, a mask like its picture."""
+    for key in PICTURES:
+        if key in takes:
+            check_picture(key, cond.get(key), channels_of(key, config, channels, patch))
+    if "mask" not in takes:
+        return
+    mask, image = cond["mask"], cond["image"]
+    if mask.shape[2:] != image.shape[2:]:
+        (h, w), (height, width) = mask.shape[2:], image.shape[2:]
+        raise ValueError(f"the mask is {h}x{w}, the image {height}x{width}: they must have one size")
+    if not bool(((mask >= 0) & (mask <= 1)).all()):
+        raise ValueError("mask must lie in [0, 1]; 1 is where to paint")
+
+
+def read_text(text: Any, config: Any, reader: Reader | None) -> Tensor:
+    """Text in any form as what the network takes: tokens (N, context) int64, negative where there is none, or encoded
+    text (N, L, width).
+
+    Args:
+        text: a prompt, a list of them, or what this function returns; None is the empty prompt.
+        config: the network's TextConfig.
+
+    Raises:
+        ValueError: a tensor has another form, or there are prompts and nothing that reads them.
+    """
+    if isinstance(text, Tensor):
+        encoded = text.is_floating_point() and text.ndim == 3 and text.shape[2] == config.width
+        tokens = not text.is_floating_point() and text.ndim == 2 and text.shape[1] == config.context and config.layers
+        if not (encoded or (tokens and int(text.max()) < config.vocab)):
+            forms = f"tokens (N, {config.context}) below {config.vocab} or " if config.layers else ""
+            raise ValueError(f"text must be prompts, {forms}encoded (N, L, {config.width}), got {tuple(text.shape)}")
+        return text
+    texts = [text or ""] if text is None or isinstance(text, str) else list(text)
+    if not texts or not all(isinstance(each, str) for each in texts):
+        raise ValueError(f"text must be a prompt or a list of prompts, got {text!r}")
+    if config.layers and not any(texts):
+        return torch.full((len(texts), config.context), PAD)
+    if reader is None:
+        raise ValueError("this model has nothing to read prompts with: give tokens or encoded text")
+    return reader(texts)
+
+
+def check_sigma(value: Tensor | float | None) -> Tensor:
+    """Levels of the noise on low_res, (1,) or (N,) float64 on the CPU; None is none."""
+    sigma = float64(0.0 if value is None else value).reshape(-1)
+    if not bool((sigma >= 0).all() and sigma.isfinite().all()):
+        raise ValueError(f"low_res_sigma must not be negative, got {float(sigma.min()):.4g}")
+    return sigma
 
 
 def check_augment(value: Tensor, numbers: int) -> Tensor:
@@ -84,19 +140,32 @@ def as_network_sees(key: str, value: Tensor, x: Tensor, patch: int) -> Tensor:
 def network_inputs(
     cond: Mapping[str, Tensor | None], x: Tensor, *, config: Any, takes: tuple[str, ...], channels: int, patch: int
 ) -> dict[str, Tensor]:
-    """The keyword arguments of the network, but for the label, from conditions as `Model.given` takes them."""
+    """The keyword arguments of the network, but for label and text, from conditions as `Model.given` takes them."""
     pictures = {
         key: as_network_sees(
             key, check_picture(key, cond.get(key), channels_of(key, config, channels, patch)), x, patch
         )
-        for key in ("low_res", "image", "mask")
+        for key in PICTURES
         if key in takes
     }
     inputs = {}
+    if "low_res_sigma" in takes:  # noisy pictures are shown at the scale of clean ones (Ho et al. 2022, section 4)
+        sigma = expand(check_sigma(cond.get("low_res_sigma")).to(x.dtype).to(x.device), x.shape[0], "low_res_sigma")
+        inputs["low_res_sigma"] = sigma
+        pictures["low_res"] = pictures["low_res"] * (1 + sigma**2).rsqrt()[:, None, None, None]
     if "mask" in pictures:  # GLIDE's layout: the network is told what is known
-        inputs = {"inpaint_image": pictures.pop("image"), "inpaint_mask": 1 - pictures.pop("mask")}
+        inputs |= {"inpaint_image": pictures.pop("image"), "inpaint_mask": 1 - pictures.pop("mask")}
     inputs |= pictures
     if cond.get("augment") is not None:
         augment = check_augment(torch.as_tensor(cond["augment"]), config.augment)
         inputs["augment"] = expand(augment.to(x.dtype).to(x.device), x.shape[0], "augment")
     return inputs
+
+
+def text_inputs(text: Tensor, x: Tensor, vocab: int) -> dict[str, Tensor]:
+    """The keyword arguments of the network from text as `read_text` gives it; where there is no token stands the last
+    of the vocabulary."""
+    text = expand(text.to(x.device), x.shape[0], "text")
+    if text.is_floating_point():
+        return {"text": text.to(x.dtype)}
+    return {"tokens": torch.where(text < 0, vocab - 1, text), "mask": text >= 0}

@@ -15,6 +15,7 @@ from guided.labels import Labels, null_index, read_labels
 from guided.schedule import Schedule, float64
 from guided.segments import Segments
 from guided.spacing import continuous_chain, spaced
+from guided.text import Reader
 from guided.types import Prediction
 
 
@@ -90,6 +91,7 @@ class Model(nn.Module):
         time_scale: factor on what the network is told about the noise level (1000/T for chains trained with rescaled
             timesteps; some hundreds for continuous ones whose embedding was made for t in 0..1000).
         segments: what the channels mean where they are a mask's (`guided.segments`).
+        reader: what makes tokens, or encoded text, of prompts, for a network that takes text (`guided.text`).
 
     Raises:
         ValueError: the parametrization is unknown, or "flow", "vp" or "ve" is given a discrete schedule; sigma_min and
@@ -113,6 +115,7 @@ class Model(nn.Module):
         sigma_max: float = 80.0,
         time_scale: float = 1.0,
         segments: Segments | None = None,
+        reader: Reader | None = None,
     ):
         super().__init__()
         if parametrization not in PARAMETRIZATIONS:
@@ -136,8 +139,8 @@ class Model(nn.Module):
             )
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         if segments is not None and segments.channels != channels:
-            raise ValueError(f"{len(segments.names)} segments in {segments.code} take {segments.channels} channels, not {channels}")
-        self.segments = segments
+            raise ValueError(f"these segments take {segments.channels} channels, the model has {channels}")
+        self.segments, self.reader = segments, reader
 
     # ------------------------------------------------------------------ the denoiser
 
@@ -227,12 +230,22 @@ class Model(nn.Module):
         """The keys that `given` takes."""
         return conditions.taken(self._config, len(self.class_names))
 
+    @property
+    def image_channels(self) -> int:
+        """How many channels the picture has that the network looks at; 0 where it looks at none."""
+        looks = "image" in self.conditions
+        return conditions.channels_of("image", self._config, self.channels, self.patch) if looks else 0
+
     def given(self, **cond: Labels) -> Given:
         """A denoiser with its conditions bound.
 
         Args:
             label: name, index, list of them, int64 (N,) or soft rows (N, K); None is the null class where there is one.
+            text: a prompt, a list of them, tokens, or what `text` made of them; encoded here, once. None is the empty
+                prompt, which stands for no text in particular.
             low_res: (N, C, h, w) in [-1, 1], for super-resolution networks.
+            low_res_sigma: a number or (N,), the level of the noise that lies on low_res, for networks that are told;
+                left out, none.
             image: (N, C, H, W) in [-1, 1], what a network conditioned on a picture looks at.
             mask: (N, 1, H, W) in [0, 1], 1 where to paint, for inpainting networks; `image` is known where it is 0.
             augment: (N, A) numbers of the augmentation seen in training; left out, none (Karras et al. 2022,
@@ -243,13 +256,9 @@ class Model(nn.Module):
                 outside the classes, None where there is no null class, or a picture missing or of the wrong form.
         """
         conditions.check_keys(cond, self.conditions)
-        if "label" in self.conditions:
-            cond = {**cond, "label": self.labels(cond.get("label"))}
-        for key in ("low_res", "image", "mask"):
-            if key in self.conditions:
-                wanted = conditions.channels_of(key, self._config, self.channels, self.patch)
-                conditions.check_picture(key, cond.get(key), wanted)
-        return Given(self, cond)
+        conditions.check_pictures(cond, self.conditions, self._config, self.channels, self.patch)
+        read = {"label": self.labels, "text": self.text, "low_res_sigma": conditions.check_sigma}
+        return Given(self, cond | {key: read[key](cond.get(key)) for key in read if key in self.conditions})
 
     @property
     def _config(self) -> Any:
@@ -265,7 +274,35 @@ class Model(nn.Module):
             y = self.labels(cond.get("label"))
             y = y.to(x.dtype) if y.is_floating_point() else y  # before it goes to the device: mps has no float64
             inputs["y"] = conditions.expand(y.to(x.device), x.shape[0], "label")
+        if "text" in takes:
+            text = conditions.read_text(cond.get("text"), self._config.text, self.reader)
+            inputs |= conditions.text_inputs(text, x, self._config.text.vocab)
         return inputs
+
+    def text(self, text: Any, n: int | None = None) -> Tensor:
+        """Text in any form as attention sees it, (N, L, width) float32 on the model's device, made without a graph.
+
+        Args:
+            text: a prompt, a list of them, tokens (N, context) int64 (negative where there is none), or encoded text,
+                which stays as it is; None is the empty prompt.
+            n: how many are wanted; a single one is repeated.
+
+        Raises:
+            ValueError: the model takes no text, a tensor has another form, or there are neither 1 nor n texts.
+            FileNotFoundError: what the model reads prompts with is not on this machine; says what to get.
+        """
+        if "text" not in self.conditions:
+            raise ValueError("this model takes no text: leave the prompt out")
+        read = conditions.read_text(text, self._config.text, self.reader).to(self.device)
+        if not read.is_floating_point():
+            with torch.no_grad():
+                told = conditions.text_inputs(read, read, self._config.text.vocab)
+                read = self.net.encode_text(told["tokens"], told["mask"])
+        if n is not None and len(read) != n:
+            if len(read) != 1:
+                raise ValueError(f"{len(read)} texts for {n} pictures: give 1 or {n}")
+            read = read.expand(n, -1, -1)
+        return read
 
     def labels(self, labels: Labels, n: int | None = None) -> Tensor:
         """Labels in any form as int64 (N,) or float (N, K).

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from guided.guidance import Term, cfg, clamp, guide, limit
-from guided.guidance.gradient import check_terms
+from guided.binding import Prompt, bound, conditions_of
+from guided.guidance import Term
 from guided.guidance.per_picture import Window
 from guided.model import Labels, Model
 from guided.noise import SeededNoise
 from guided.pixels import check_size
 from guided.samplers import SAMPLERS
-from guided.types import Denoiser, Prediction, State
+from guided.types import Prediction, State
 
 log = logging.getLogger("guided")
 Seeds = int | Sequence[int] | None
@@ -31,7 +31,7 @@ def sample(
     labels: Labels = None,
     *,
     n: int | None = None,
-    prompt: str | None = None,
+    prompt: Prompt = None,
     steps: int | str | Sequence[int] = 20,
     sampler: str = "unipc",
     spacing: str | None = None,
@@ -42,7 +42,11 @@ def sample(
     batch_size: int | None = None,
     size: int | tuple[int, int] | None = None,
     clip: bool = True,
+    temperature: float = 1.0,
     low_res: Tensor | None = None,
+    low_res_sigma: Tensor | float | None = None,
+    image: Tensor | None = None,
+    mask: Tensor | None = None,
     progress: bool = False,
     **sampler_options,
 ) -> Tensor:
@@ -50,19 +54,21 @@ def sample(
 
     Args:
         labels: as `Model.labels` takes them; None is the null class, or no class for a model without classes.
-        n: how many pictures; by default as many as there are labels, or seeds, or one.
-        prompt: for models that take text.
+        n: how many pictures; by default as many as there are labels, prompts, seeds or pictures given, or one.
+        prompt: for models that take text: one, a list of them, or text that `Model.text` encoded.
         steps, spacing: as `Model.sigmas` takes them.
         sampler: a name of `guided.samplers.SAMPLERS`; **sampler_options are its own (eta, order, ...).
-        guidance_scale: classifier-free guidance, a number or (N,); 1 is off.
+        guidance_scale: classifier-free guidance, a number or (N,), to the labels and the prompt; 1 is off.
         window: (low, high] in sigma where that guidance is on.
         terms: gradient guidance, see `Term`. In all samplers but ddpm they are limited to sigma <= 80, above which the
             score form can explode (Karras et al. 2022 sample from 80 on).
         seeds: an int s is s, s + 1, ...; a list has one a picture; None draws fresh ones and logs them.
         batch_size: how many at once; all by default. A picture depends on its seed and condition alone.
-        size: side or (height, width); the model's own by default.
+        size: side or (height, width); by default that of `image`, or the model's own.
         clip: keep the estimate of x0 in [-1, 1] in every step, and the result.
-        low_res: (N, C, h, w) for super-resolution models.
+        temperature: factor on the first noise; GLIDE's upsampler is sampled with 0.997.
+        low_res, low_res_sigma: (N, C, h, w) for super-resolution models, and the level of the noise on it.
+        image, mask: (N, C, H, W) and (N, 1, H, W), 1 = paint, for the models that take them; see `Model.given`.
         progress: show a bar.
 
     Raises:
@@ -71,7 +77,8 @@ def sample(
         TypeError: the sampler has no such option; names both.
     """
     terms, seeds = tuple(terms), _listed(seeds)
-    y, n = _conditions(model, labels, n, seeds, low_res)
+    told = {"low_res": low_res, "low_res_sigma": low_res_sigma, "image": image, "mask": mask}
+    cond, n = conditions_of(model, labels, prompt, told, n=n, seeds=seeds)
     seeds = resolve_seeds(seeds, n)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -81,11 +88,12 @@ def sample(
         batches = []
         for start in range(0, n, batch_size):
             part = slice(start, start + batch_size)
+            told = {key: value if len(value) == 1 else value[part] for key, value in cond.items()}
             states = stream(
                 model,
-                None if y is None else y[part],
+                told.pop("label", None),
                 n=len(seeds[part]),
-                prompt=prompt,
+                prompt=told.pop("text", None),
                 steps=steps,
                 sampler=sampler,
                 spacing=spacing,
@@ -95,7 +103,8 @@ def sample(
                 seeds=seeds[part],
                 size=size,
                 clip=clip,
-                low_res=low_res if low_res is None or len(low_res) == 1 else low_res[part],
+                temperature=temperature,
+                **told,
                 **sampler_options,
             )
             batches.append(last(tick(states)))
@@ -108,7 +117,7 @@ def stream(
     labels: Labels = None,
     *,
     n: int | None = None,
-    prompt: str | None = None,
+    prompt: Prompt = None,
     steps: int | str | Sequence[int] = 20,
     sampler: str = "unipc",
     spacing: str | None = None,
@@ -118,7 +127,11 @@ def stream(
     seeds: Seeds = None,
     size: int | tuple[int, int] | None = None,
     clip: bool = True,
+    temperature: float = 1.0,
     low_res: Tensor | None = None,
+    low_res_sigma: Tensor | float | None = None,
+    image: Tensor | None = None,
+    mask: Tensor | None = None,
     **sampler_options,
 ) -> Iterator[State]:
     """The states of one batch as they come, for live previews and edits: as `sample`, which see for the arguments.
@@ -126,66 +139,21 @@ def stream(
     All arguments are checked here, before the first state is asked for.
     """
     seeds = _listed(seeds)
-    y, n = _conditions(model, labels, n, seeds, low_res)
-    if prompt is not None:
-        raise ValueError("this model takes no text: leave prompt out and give labels or terms")
+    told = {"low_res": low_res, "low_res_sigma": low_res_sigma, "image": image, "mask": mask}
+    cond, n = conditions_of(model, labels, prompt, told, n=n, seeds=seeds)
     if any(isinstance(layer, torch.nn.Dropout) and layer.training and layer.p for layer in model.modules()):
         warnings.warn("the model is in training mode: its dropout spoils the pictures; call model.eval()", stacklevel=2)
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
     run = _sampler(sampler, sampler_options, model)
     sigmas = model.sigmas(steps, spacing)
-    D = denoiser(
-        model, y, guidance_scale=guidance_scale, window=window, terms=terms, clip=clip, low_res=low_res,
-        mean_form=sampler == "ddpm",
-    )  # fmt: skip
-    height, width = _size(model, size)
+    D = bound(
+        model, cond, guidance_scale=guidance_scale, window=window, terms=terms, clip=clip, mean_form=sampler == "ddpm"
+    )
+    height, width = _size(model, size if size is not None or image is None else tuple(image.shape[2:]))
     noise = SeededNoise(resolve_seeds(seeds, n))
-    x = float(sigmas[0]) * noise(torch.empty(n, model.channels, height, width, device=model.device))
+    x = float(sigmas[0]) * temperature * noise(torch.empty(n, model.channels, height, width, device=model.device))
     return run(D, x, sigmas, noise=noise, **sampler_options)
-
-
-def denoiser(
-    model: Model,
-    labels: Labels = None,
-    *,
-    guidance_scale: float | Tensor = 1.0,
-    window: Window | None = None,
-    terms: Iterable[Term] = (),
-    clip: bool = True,
-    low_res: Tensor | None = None,
-    image: Tensor | None = None,
-    mask: Tensor | None = None,
-    mean_form: bool = False,
-) -> Denoiser:
-    """The denoiser that `sample` walks down with: condition, classifier-free guidance, clamp, gradient terms.
-
-    Terms of noisy images see the clamped estimate and are not clamped again, as in guided-diffusion; terms that look at
-    x0 itself go inside the clamp, which would cut their gradient off. What is inside keeps the score form in any
-    sampler, and with it the limit in sigma.
-
-    Args:
-        low_res, image, mask: conditions of the models that take them, see `Model.given`.
-        mean_form: the sampler is `ddpm`, so terms outside the clamp need no limit in sigma.
-    """
-    cond = {"low_res": low_res, "image": image, "mask": mask}
-    cond = {name: picture for name, picture in cond.items() if picture is not None}
-    y = model.labels(labels) if model.class_names else None
-    D: Denoiser = model.given(**cond) if y is None else model.given(label=y, **cond)
-    if bool((torch.as_tensor(guidance_scale) != 1).any()):
-        if model.null_label is None:
-            raise ValueError(
-                "classifier-free guidance needs a null class, which this model has not: leave guidance_scale at 1, "
-                "use a classifier's term, or join two models by guided.cfg"
-            )
-        if labels is None:
-            raise ValueError("guidance_scale has nothing to guide to without labels: give some or leave it at 1")
-        D = cfg(D, model.given(label=model.null_like(y), **cond), guidance_scale, window=window)
-    terms = check_terms(terms)
-    inside = [term for term in terms if clip and term.wrt != "x"]
-    outside = [term for term in terms if term not in inside]
-    if clip:
-        D = clamp(guide(D, *limit(inside)))
-    outside = outside if mean_form else limit(outside)
-    return guide(D, *outside) if outside else D
 
 
 def last(states: Iterable[State]) -> Tensor:
@@ -224,20 +192,6 @@ def _listed(seeds: Seeds) -> int | list[int] | None:
         return [operator.index(s) for s in seeds] if many else operator.index(seeds)
     except TypeError:
         raise ValueError(f"seeds must be whole numbers: one, or one a picture; got {seeds!r}") from None
-
-
-def _conditions(
-    model: Model, labels: Labels, n: int | None, seeds: Seeds, low_res: Tensor | None
-) -> tuple[Tensor | None, int]:
-    """The labels of all pictures (None for a model without classes, or without labels) and how many there are."""
-    y = None if labels is None else model.labels(labels)
-    if n is None:
-        n = max((len(v) for v in (y, low_res, None if isinstance(seeds, int) else seeds) if v is not None), default=1)
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    if low_res is not None and len(low_res) not in (1, n):
-        raise ValueError(f"{len(low_res)} low_res images for {n} pictures: give 1 or {n}")
-    return (None if y is None else model.labels(y, n)), n
 
 
 def _sampler(name: str, options: dict, model: Model):

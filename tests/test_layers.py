@@ -18,6 +18,8 @@ LAYERS = [
     {
         "guided.types", "guided.noise", "guided.schedule", "guided.spacing", "guided.labels",
         "guided.pixels", "guided.images", "guided.folders", "guided.augment", "guided.data", "guided.conditions",
+        "guided.segments", "guided.pair_files", "guided.pairs",
+        "guided.bpe", "guided.text",
     },
     {"guided.networks"},
     {"guided.model"},
@@ -27,7 +29,7 @@ LAYERS = [
     },
     {
         "guided.train", "guided.training", "guided.checkpoint", "guided.openai", "guided.sampling", "guided.evaluate",
-        "guided.finetune",
+        "guided.finetune", "guided.binding",
     },
     {"guided"},
     {"classifiers"},

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import guided
+from guided.binding import denoiser
 from guided.guidance import Term, cfg, clamp, guide
 from guided.model import Model
 from guided.networks import UNet, UNetConfig
 from guided.noise import SeededNoise
 from guided.samplers import SAMPLERS, ddim, ddpm, unipc
-from guided.sampling import denoiser, last, sample, stream
+from guided.sampling import last, sample, stream
 from guided.schedule import Schedule
 
 NAMES = ["cat", "dog", "horse"]

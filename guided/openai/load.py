@@ -15,6 +15,7 @@ from guided.checkpoint import check_device, load_weights
 from guided.model import Model
 from guided.networks import Encoder
 from guided.openai.presets import PRESETS, Official, fitting, preset_row
+from guided.text import Gpt2, find_vocabulary
 
 
 def load(
@@ -22,6 +23,7 @@ def load(
     preset: str | None = None,
     *,
     class_names: Sequence[str] | None = None,
+    vocabulary: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Model:
@@ -31,6 +33,8 @@ def load(
         path: a .pt file as released, or a .safetensors file with the same keys.
         preset: a key of `PRESETS`; None is the one preset whose keys and shapes fit.
         class_names: one a class; by default "0", "1", ..., for the files name none.
+        vocabulary: GPT-2's vocab.bpe (or .gz), by which GLIDE's models read prompts; by default vocab.bpe or
+            vocab.bpe.gz beside the weights. Without it they take tokens, and no prompt but the empty one.
         device: None is the CPU.
         dtype: what the network's blocks compute in: torch.float32 (None), bfloat16 or float16.
 
@@ -52,6 +56,7 @@ def load(
         class_names=names,
         learned_range=row.learned_range,
         time_scale=row.time_scale,
+        reader=_reader(row, Path(path), vocabulary),
     )
     model.provenance = {"preset": name, "url": row.url}
     return model.eval().requires_grad_(False).to(device)
@@ -147,6 +152,18 @@ def _filled(row: Official, tensors: dict[str, Tensor], source: str) -> nn.Module
     net = _unfilled(row).to_empty(device="cpu")
     load_weights(net, tensors, source)
     return net
+
+
+def _reader(row: Official, path: Path, vocabulary: str | Path | None) -> Gpt2 | None:
+    """What a model of GLIDE reads prompts with; None for the others."""
+    if vocabulary is not None and not row.takes_text:
+        raise ValueError(f"{row.file} takes no text: leave vocabulary out")
+    if not row.takes_text:
+        return None
+    place = find_vocabulary(path.parent) if vocabulary is None else Path(vocabulary)
+    if place is not None and not place.is_file():
+        raise FileNotFoundError(f"{place}: no such file")
+    return Gpt2(row.flags["text_ctx"], place, row.flags["n_vocab"] - 257)  # 256 bytes, and one token for the end
 
 
 def _class_names(class_names: Sequence[str] | None, classes: int, preset: str) -> list[str]:

@@ -1,0 +1,127 @@
+"""From what people give, labels, prompts and pictures, to one denoiser: conditions bound, guidance and terms put on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from guided.guidance import Term, cfg, clamp, guide, limit
+from guided.guidance.gradient import check_terms
+from guided.guidance.per_picture import Window
+from guided.model import Labels, Model
+from guided.types import Denoiser
+
+Prompt = str | Sequence[str] | Tensor | None
+
+
+def denoiser(
+    model: Model,
+    labels: Labels = None,
+    *,
+    prompt: Prompt = None,
+    guidance_scale: float | Tensor = 1.0,
+    window: Window | None = None,
+    terms: Iterable[Term] = (),
+    clip: bool = True,
+    low_res: Tensor | None = None,
+    low_res_sigma: Tensor | float | None = None,
+    image: Tensor | None = None,
+    mask: Tensor | None = None,
+    mean_form: bool = False,
+) -> Denoiser:
+    """The denoiser that `sample` walks down with: condition, classifier-free guidance, clamp, gradient terms.
+
+    Terms of noisy images see the clamped estimate and are not clamped again, as in guided-diffusion; terms that look at
+    x0 itself go inside the clamp, which would cut their gradient off. What is inside keeps the score form in any
+    sampler, and with it the limit in sigma.
+
+    Args:
+        prompt, low_res, low_res_sigma, image, mask: conditions of the models that take them, see `sample`.
+        mean_form: the sampler is `ddpm`, so terms outside the clamp need no limit in sigma.
+    """
+    told = {"low_res": low_res, "low_res_sigma": low_res_sigma, "image": image, "mask": mask}
+    cond, _ = conditions_of(model, labels, prompt, told)
+    return bound(model, cond, guidance_scale=guidance_scale, window=window, terms=terms, clip=clip, mean_form=mean_form)
+
+
+def bound(
+    model: Model,
+    cond: dict[str, Tensor],
+    *,
+    guidance_scale: float | Tensor,
+    window: Window | None,
+    terms: Iterable[Term],
+    clip: bool,
+    mean_form: bool,
+) -> Denoiser:
+    """`denoiser` of conditions as `conditions_of` makes them."""
+    D: Denoiser = model.given(**cond)
+    if bool((torch.as_tensor(guidance_scale) != 1).any()):
+        D = cfg(D, model.given(**cond | _without(model, cond)), guidance_scale, window=window)
+    terms = check_terms(terms)
+    inside = [term for term in terms if clip and term.wrt != "x"]
+    outside = [term for term in terms if term not in inside]
+    if clip:
+        D = clamp(guide(D, *limit(inside)))
+    outside = outside if mean_form else limit(outside)
+    return guide(D, *outside) if outside else D
+
+
+def _without(model: Model, cond: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What stands for no label and no prompt in particular, in place of those that are given."""
+    if model.null_label is None and "text" not in model.conditions:
+        raise ValueError(
+            "classifier-free guidance needs a null class, which this model has not: leave guidance_scale at 1, "
+            "use a classifier's term, or join two models by guided.cfg"
+        )
+    null = {}
+    if "label" in cond and model.null_label is not None:
+        null["label"] = model.null_like(cond["label"])
+    if "text" in cond:
+        null["text"] = model.text(None)
+    if not null:
+        what = "labels: give some" if model.null_label is not None else "a prompt: give one"
+        raise ValueError(f"guidance_scale has nothing to guide to without {what} or leave it at 1")
+    return null
+
+
+def conditions_of(
+    model: Model,
+    labels: Labels,
+    prompt: Prompt,
+    told: dict[str, Tensor | float | None],
+    *,
+    n: int | None = None,
+    seeds: int | list[int] | None = None,
+) -> tuple[dict[str, Tensor], int]:
+    """What is given, by the keys of `Model.given`, each with a row a picture or one for all; and how many there are."""
+    cond = {key: value for key, value in told.items() if value is not None}
+    if labels is not None:
+        cond["label"] = model.labels(labels)
+    if prompt is not None:
+        cond["text"] = _read(model, prompt)
+    if "low_res_sigma" in cond:
+        cond["low_res_sigma"] = torch.as_tensor(cond["low_res_sigma"]).reshape(-1)
+    counts = [len(value) for value in (*cond.values(), None if isinstance(seeds, int) else seeds) if value is not None]
+    n = max(counts, default=1) if n is None else n
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    words = {"label": "labels", "text": "prompts", "low_res": "low_res images", "image": "images", "mask": "masks"}
+    for key, value in cond.items():
+        if len(value) not in (1, n):
+            raise ValueError(f"{len(value)} {words.get(key, key)} for {n} pictures: give 1 or {n}")
+    if labels is not None:
+        cond["label"] = model.labels(cond["label"], n)
+    return cond, n
+
+
+def _read(model: Model, prompt: Prompt) -> Tensor:
+    """Prompts encoded, once for all batches."""
+    if "text" not in model.conditions:
+        raise ValueError("this model takes no text: leave prompt out and give labels or terms")
+    texts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(texts, Tensor) and not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError("a prompt is empty: say what the picture should show, or leave prompt out")
+    return model.text(texts)
