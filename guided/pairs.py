@@ -1,4 +1,4 @@
-"""Pictures with masks, in memory, and batches of them as a pure function of their number: what a segmenter learns from."""
+"""Pictures with masks, what a segmenter learns from: in memory, and batches as a pure function of their number."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from guided.folders import ENDINGS, SPLITS, Tree, open_tree
-from guided.pixels import Size, check_size, cover, decode, fit, flatten, grey
-from guided.segments import VOID
-
-IMAGES, MASKS = "images", ("masks", "labels")
-LAYOUT = (
-    "a folder or zip with images/ and masks/ (or labels/), files of one name in both, in folders "
-    f"{', '.join(SPLITS)} where there are splits"
+from guided.folders import Tree, open_tree
+from guided.pair_files import (
+    CorruptError,
+    fit_array,
+    fit_labels,
+    fit_stretched,
+    list_pairs,
+    read_picture,
+    read_values,
+    to_float,
 )
+from guided.pixels import Size, check_size
+from guided.segments import Segments
+
+VOID = Segments.VOID
 
 
 class Pairs:
@@ -82,7 +87,7 @@ class Pairs:
             try:
                 image = read_picture(tree.read(image_name), image_name, channels)
                 mask = read_values(tree.read(mask_name), mask_name)
-            except _Corrupt as error:
+            except CorruptError as error:
                 if on_corrupt == "error":
                     raise ValueError(f"{error} in {path}") from error
                 self.skipped.append(error.name)
@@ -152,7 +157,7 @@ class PairBatches:
     def __init__(
         self,
         pairs: Pairs,
-        segments: Any,
+        segments: Segments,
         batch_size: int,
         *,
         seed: int = 0,
@@ -200,129 +205,7 @@ class PairBatches:
         return image, labels
 
 
-# ---------------------------------------------------------------------- files
-
-
-class _Corrupt(Exception):
-    def __init__(self, name: str, reason: Exception):
-        super().__init__(f"{name} cannot be read as a picture: {str(reason).partition(' <_io.')[0]}")
-        self.name = name
-
-
-def list_pairs(tree: Tree) -> list[tuple[str, str, str]]:
-    """(split or "", image, mask) of every pair of a folder or zip.
-
-    Raises:
-        ValueError: there are none, or one lacks its other half; it is named.
-    """
-    endings = (*ENDINGS, ".npy")
-    found: dict[str, dict[tuple[str, str], str]] = {"image": {}, "mask": {}}
-    for name in tree.files:
-        path = PurePosixPath(name)
-        if not name.lower().endswith(endings) or len(path.parts) < 2:
-            continue
-        kind = {IMAGES: "image", **dict.fromkeys(MASKS, "mask")}.get(path.parts[-2])
-        if kind:
-            found[kind][(path.parent.parent.as_posix(), path.stem)] = name
-    if not found["image"] or not found["mask"]:
-        raise ValueError(f"no pictures with masks found in {tree.path}; understood: {LAYOUT}")
-    for kind, other in (("image", "mask"), ("mask", "image")):
-        alone = sorted(found[kind][key] for key in found[kind].keys() - found[other].keys())
-        if alone:
-            more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
-            raise ValueError(f"{alone[0]} in {tree.path} has no {other} of its name{more}")
-    rows = []
-    for key in sorted(found["image"]):
-        last = PurePosixPath(key[0]).name
-        rows.append((last if last in SPLITS else "", found["image"][key], found["mask"][key]))
-    return rows
-
-
-def read_picture(data: bytes, name: str, channels: int) -> np.ndarray:
-    """An image of any number of channels: (H, W, C) uint8, or float32 in [-1, 1].
-
-    Raises:
-        ValueError: the file holds another number of channels than asked for, or values that are not finite.
-    """
-    try:
-        array = np.load(io.BytesIO(data), allow_pickle=False) if name.lower().endswith(".npy") else _pages(data)
-        if array is None:
-            array = np.asarray(decode(io.BytesIO(data)))
-    except Exception as error:  # decoders raise a dozen kinds of exception for a broken file
-        raise _Corrupt(name, error) from error
-    array = array[:, :, None] if array.ndim == 2 else array
-    if array.dtype == np.uint8 and channels in (1, 3) and array.shape[2] in (3, 4):
-        array = flatten(array, (255, 255, 255)) if array.shape[2] == 4 else array
-        array = array if channels == 3 else grey(array)
-    if array.ndim != 3 or array.shape[2] != channels:
-        raise ValueError(f"{name} holds an array of {array.shape}, wanted (height, width, {channels})")
-    if array.dtype == np.uint8:
-        return array
-    if np.issubdtype(array.dtype, np.integer):
-        return (array / (np.iinfo(array.dtype).max / 2) - 1).astype(np.float32)
-    if not np.isfinite(array).all() or abs(array).max() > 1 + 1e-3:
-        raise ValueError(f"{name} must hold finite numbers in [-1, 1] (or whole ones over their type's range)")
-    return array.astype(np.float32)
-
-
-def read_values(data: bytes, name: str) -> np.ndarray:
-    """The values of a mask file, (H, W) int64: a palette's indices, or grey values."""
-    from PIL import Image
-
-    try:
-        if name.lower().endswith(".npy"):
-            array = np.load(io.BytesIO(data), allow_pickle=False)
-        else:
-            with Image.open(io.BytesIO(data)) as image:
-                array = np.asarray(image)
-    except Exception as error:
-        raise _Corrupt(name, error) from error
-    if array.ndim == 3 and (array[..., :1] == array[..., : min(3, array.shape[2])]).all():
-        array = array[..., 0]  # grey, saved as colour
-    if array.ndim != 2 or not (array.dtype == bool or np.issubdtype(array.dtype, np.integer)):
-        raise ValueError(f"{name} is not a mask: wanted a palette or a grey picture whose values are class numbers")
-    return array.astype(np.int64)
-
-
-def fit_array(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image (H, W, C) at a size, as `guided.pixels.fit` does it: short side resized, centre cut out."""
-    from PIL import Image
-
-    if array.shape[:2] == size:
-        return array
-    if array.dtype == np.uint8 and array.shape[2] in (1, 3):
-        fitted = np.asarray(fit(Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array), size))
-        return fitted[:, :, None] if fitted.ndim == 2 else fitted
-    planes = [fit(Image.fromarray(plane.astype(np.float32)), size) for plane in array.transpose(2, 0, 1)]
-    fitted = np.stack([np.asarray(plane) for plane in planes], axis=2)
-    return fitted.round().clip(0, 255).astype(np.uint8) if array.dtype == np.uint8 else fitted.clip(-1, 1)
-
-
-def fit_labels(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Labels (H, W) at a size, each pixel the nearest one's, where `fit_array` puts the image."""
-    if values.shape == size:
-        return values
-    height, width, _ = cover(values.shape, size)
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
-    rows = ((np.arange(size[0]) + top + 0.5) * values.shape[0] / height).astype(int)
-    columns = ((np.arange(size[1]) + left + 0.5) * values.shape[1] / width).astype(int)
-    return values[rows[:, None], columns]
-
-
-def to_float(array: np.ndarray) -> Tensor:
-    """(H, W, C) uint8, or float32 in [-1, 1], as (C, H, W) float32 in [-1, 1]."""
-    x = torch.from_numpy(array.transpose(2, 0, 1).copy())
-    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
-
-
-def _pages(data: bytes) -> np.ndarray | None:
-    """The pages of a picture of several grey ones, as channels; None for any other picture."""
-    from PIL import Image, ImageSequence
-
-    with Image.open(io.BytesIO(data)) as image:
-        if getattr(image, "n_frames", 1) == 1 or image.format != "TIFF":
-            return None
-        return np.stack([np.asarray(page) for page in ImageSequence.Iterator(image)], axis=2)
+# ---------------------------------------------------------------------- which pairs, which classes
 
 
 def _of_split(
@@ -384,13 +267,6 @@ def _cropped(image: Tensor, labels: Tensor, side: float, draws: np.ndarray) -> t
     image, labels = image[:, top : top + h, left : left + w], labels[top : top + h, left : left + w]
     image = torch.nn.functional.interpolate(image[None], (height, width), mode="bilinear", align_corners=False)[0]
     return image, torch.from_numpy(fit_stretched(labels.numpy(), (height, width)))
-
-
-def fit_stretched(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Labels stretched to a size, each pixel the nearest one's."""
-    rows = ((np.arange(size[0]) + 0.5) * values.shape[0] / size[0]).astype(int)
-    columns = ((np.arange(size[1]) + 0.5) * values.shape[1] / size[1]).astype(int)
-    return values[rows[:, None], columns]
 
 
 def _turned(x: Tensor, draws: np.ndarray) -> Tensor:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 CODES = ("bits", "one-hot")
-VOID = -1
-"""The label of pixels that belong to no class: they are left out of losses and scores."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,9 @@ class Segments:
     names: tuple[str, ...]
     code: str = "bits"
     threshold: float = 0.5
+
+    VOID: ClassVar[int] = -1
+    """The label of pixels that belong to no class: they are left out of losses and scores."""
 
     def __post_init__(self):
         object.__setattr__(self, "names", tuple(self.names))
@@ -72,7 +74,7 @@ class Segments:
         labels = labels.squeeze(1) if labels.ndim == 4 else labels
         check_labels(labels, len(self.names))
         book = self._book(labels.device).float() * 2 - 1
-        known = (labels != VOID)[:, None]
+        known = (labels != self.VOID)[:, None]
         return book[labels.long().clamp(min=0)].movedim(-1, 1) * known
 
     def decode(self, x0: Tensor) -> Tensor:
@@ -118,15 +120,6 @@ class Segments:
 
 def check_labels(labels: Tensor, classes: int) -> None:
     """ValueError that names the first label which is no class and not VOID."""
-    wrong = labels[(labels >= classes) | (labels < VOID)]
+    wrong = labels[(labels >= classes) | (labels < Segments.VOID)]
     if wrong.numel():
         raise ValueError(f"a mask holds label {int(wrong[0])}, but there are {classes} classes: 0 .. {classes - 1}")
-
-
-def segments_config(segments: Segments | None) -> dict | None:
-    """A record as plain JSON values."""
-    if segments is None:
-        return None
-    return {"names": list(segments.names), "code": segments.code, "threshold": segments.threshold}
-
-

@@ -7,10 +7,11 @@ import json
 import os
 import platform
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from guided.commands.places import check_folder
 
@@ -43,6 +44,12 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--other", help="column that names what small classes are gathered under")
     p.add_argument("--min-per-class", type=int, help="smaller classes are gathered")
     p.add_argument("--background", help="colour under transparent pixels")
+    p.add_argument("--classes", help="segment presets: names of the masks' classes, commas between; else from the data")
+    p.add_argument("--void", type=int, help="segment presets: the masks' value where a pixel has no class")
+    p.add_argument("--channels", type=int, help="segment presets: of the pictures; default: 3")
+    p.add_argument(
+        "--code", choices=["bits", "one-hot"], help="segment presets: of the classes; the preset's by default"
+    )
     p.add_argument("--on-corrupt", default="skip", choices=["skip", "error"])
     p.add_argument("--save-every", type=int, default=10_000, help="images between checkpoints")
     p.add_argument("--grid", type=int, default=36, help="pictures of the sample grids; 0 for none")
@@ -57,7 +64,6 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from guided.checkpoint import check_device, check_same_run, model_config, save
-    from guided.data import Batches
     from guided.presets import PRESETS
     from guided.train import train
     from guided.training.optimizers import OPTIMIZERS
@@ -69,16 +75,15 @@ def run(args: argparse.Namespace) -> int:
     check_processes(args.processes)
     preset = with_flags(PRESETS[args.preset], args)
     device = check_device(args.device) if args.device else None
-    images = read_images(args, preset)
     torch.manual_seed(args.seed)  # of fresh weights; each step seeds itself
-    model = starting_model(args, preset, images)
+    job = segmenter(args, preset) if preset.segment else generator(args, preset)
+    model = job.model
     check_same_run(args.out, model_config(model))
     parameters = sum(p.numel() for p in model.parameters())
-    counts = f"{len(images)} pictures, {len(images.class_names)} classes, {parameters / 1e6:.1f} M parameters"
-    print(counts, file=sys.stderr)
+    print(f"{job.counts}, {parameters / 1e6:.1f} M parameters", file=sys.stderr)
     steps = train(
         model,
-        Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip, augment=augmentation(preset, model)),
+        job.batches,
         preset.loss(model),
         images=preset.images,
         out=args.out,
@@ -97,13 +102,67 @@ def run(args: argparse.Namespace) -> int:
     )
     for step in steps:
         if step.saved and os.environ.get("RANK", "0") == "0":
+            if not step.stopped:
+                job.look(step)
             save(step.ema, args.out, provenance=provenance(args, step))
-            if args.grid and not step.stopped:
-                draw(step.ema, args.grid, Path(args.out) / "samples" / f"{step.images:09d}.png")
     if os.environ.get("RANK", "0") == "0":
         end = "stopped, the same command goes on" if step.stopped else "complete"
         print(f"{args.out}: {end}, {step.images} images seen", file=sys.stderr)
     return 130 if step.stopped else 0
+
+
+@dataclass
+class Job:
+    """What a run trains on, and how it is looked at on the way.
+
+    Attributes:
+        model: fresh, or with the weights of --init.
+        batches: as `guided.train` takes them.
+        counts: a few words about the data.
+        look: called with each saved `Step`, before `step.ema` is written.
+    """
+
+    model: Model
+    batches: Any
+    counts: str
+    look: Callable[[Step], None]
+
+
+def generator(args: argparse.Namespace, preset: Preset) -> Job:
+    """Pictures of a folder or zip, looked at as a grid of samples."""
+    from guided.data import Batches
+
+    for name in ("classes", "void", "channels", "code"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name} is for presets that train segmenters, which {args.preset} is not")
+    images = read_images(args, preset)
+    model = starting_model(args, preset, images)
+
+    def look(step: Step) -> None:
+        if args.grid:
+            draw(step.ema, args.grid, Path(args.out) / "samples" / f"{step.images:09d}.png")
+
+    return Job(
+        model,
+        Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip, augment=augmentation(preset, model)),
+        f"{len(images)} pictures, {len(images.class_names)} classes",
+        look,
+    )
+
+
+def segmenter(args: argparse.Namespace, preset: Preset) -> Job:
+    """Pictures with masks, scored on the validation part."""
+    from guided.commands.train_segments import read_pairs, starting_segmenter, validate
+    from guided.pairs import PairBatches
+
+    pairs, held_out = read_pairs(args, preset)
+    model = starting_segmenter(args, preset, pairs)
+    batches = PairBatches(pairs, model.segments, preset.batch_size, seed=args.seed, **preset.data)
+    counts = f"{len(pairs)} pictures with masks, {len(held_out)} for validation, classes {', '.join(pairs.class_names)}"
+    final = preset.images
+    return Job(
+        model, batches, counts, lambda step: validate(step, held_out, Path(args.out), final=final, grid=args.grid)
+    )
 
 
 def check(args: argparse.Namespace) -> None:
@@ -112,7 +171,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         ValueError: naming the flag.
     """
-    for name in ("size", "images", "batch_size", "accumulate", "save_every", "lr"):
+    for name in ("size", "images", "batch_size", "accumulate", "save_every", "lr", "channels"):
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
@@ -131,6 +190,8 @@ def with_flags(preset: Preset, args: argparse.Namespace) -> Preset:
     """The preset with what the command line says otherwise."""
     names = ("images", "batch_size", "lr", "optimizer", "warmup", "label_dropout", "precision", "flip")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.code is not None:
+        changes["segment"] = args.code
     if args.dropout is not None:
         changes["network"] = replace(preset.network, dropout=args.dropout)
     return replace(preset, **changes)
