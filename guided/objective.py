@@ -19,9 +19,9 @@ OBJECTIVES = ("simple", "edm", "min-snr", "hybrid", "vlb")
 class Objective(nn.Module):
     """loss(model, batch) -> (N,), for batches of {"image": (N, C, H, W) in [-1, 1], "label": (N,) int64}.
 
-    Other conditions of the model come from the batch under their own names. Where one of them is "image", what is
-    learnt is the batch's "x0": a mask given its picture, say. Pixels where the batch's "known" (N, 1, H, W) is false
-    count for nothing.
+    Other conditions of the model come from the batch under their own names, text as "caption", a list of str. Where one
+    of them is "image", what is learnt is the batch's "x0": a mask given its picture, say. Pixels where the batch's
+    "known" (N, 1, H, W) is false count for nothing.
 
     A module only because loss-aware levels keep a record that belongs into checkpoints.
 
@@ -32,10 +32,13 @@ class Objective(nn.Module):
         levels: None is uniform timesteps for a discrete chain and log-normal sigma for a continuous model; also
             "loss-second-moment", or any object of `guided.levels`.
         label_dropout: probability that a label is replaced by the null class (Ho & Salimans 2022, Alg. 1).
+        text_dropout: probability that a caption is replaced by the empty one (Nichol et al. 2022, section 2.3).
+        low_res_noise: greatest level of the noise put on low_res, for models that are told; each picture's is drawn
+            evenly between 0 and that (conditioning augmentation, Ho et al. 2022, section 4).
 
     Raises:
-        ValueError: the kind or the levels are unknown or do not fit the model, label_dropout lies outside [0, 1], or
-            labels are dropped without a null class.
+        ValueError: the kind or the levels are unknown or do not fit the model, a dropout lies outside [0, 1], labels
+            are dropped without a null class, or captions or noise are for a model that takes none.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class Objective(nn.Module):
         *,
         levels: str | Levels | None = None,
         label_dropout: float = 0.0,
+        text_dropout: float = 0.0,
+        low_res_noise: float = 0.0,
     ):
         super().__init__()
         if kind not in OBJECTIVES:
@@ -53,25 +58,46 @@ class Objective(nn.Module):
             raise ValueError(f"the objective {kind!r} is that of a discrete chain; this model is continuous in time")
         if kind == "hybrid" and not model.learned_range:
             raise ValueError("the hybrid objective trains a learned variance, which this model has not; use 'simple'")
-        if not 0 <= label_dropout <= 1:
-            raise ValueError(f"label_dropout is a probability, got {label_dropout}")
+        for name, share in (("label_dropout", label_dropout), ("text_dropout", text_dropout)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is a probability, got {share}")
         if label_dropout and model.null_label is None:
             raise ValueError("dropping labels needs a model with a null class")
+        if text_dropout and "text" not in model.conditions:
+            raise ValueError("dropping captions needs a model that takes text")
+        if low_res_noise < 0 or (low_res_noise and "low_res_sigma" not in model.conditions):
+            raise ValueError("low_res_noise is a level, not negative, for models that are told how much noise there is")
+        self.text_dropout, self.low_res_noise = text_dropout, low_res_noise
         self.kind, self.levels, self.label_dropout = kind, _levels(levels, model.schedule), label_dropout
 
     def forward(self, model: Model, batch: dict[str, Any]) -> Tensor:
         x0 = batch["x0"] if "x0" in batch else batch["image"]
         level, weight = self.levels.sample(len(x0))
-        cond = {}
-        if model.class_names:
-            if "label" not in batch:
-                raise ValueError(f"the model has classes, but the batch holds only {', '.join(batch)}: give 'label'")
-            cond["label"] = self._drop(batch["label"], model)
-        cond |= {key: batch[key] for key in model.conditions if key != "label" and key in batch}
+        cond = self._conditions(model, batch)
         loss = self._loss(model, x0, level, cond, batch.get("known"))
         if self.training:
             self.levels.update(level, loss.detach())
         return weight.to(loss) * loss
+
+    def _conditions(self, model: Model, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """What the network is told of a batch: its conditions, some of them dropped, low_res with noise."""
+        cond = {key: batch[key] for key in model.conditions if key in batch}
+        for key, name in (("label", "label"), ("text", "caption")):
+            if key in model.conditions and name not in batch:
+                raise ValueError(
+                    f"the model takes a {name}, but the batch holds only {', '.join(batch)}: give {name!r}"
+                )
+        if "label" in cond:
+            cond["label"] = self._drop(batch["label"], model)
+        if "text" in model.conditions:
+            drop = torch.rand(len(batch["caption"])) < self.text_dropout
+            cond["text"] = ["" if d else text for d, text in zip(drop, batch["caption"], strict=True)]
+        if self.low_res_noise:
+            low_res = batch["low_res"]
+            sigma = self.low_res_noise * torch.rand(len(low_res), device=low_res.device)
+            noise = torch.randn_like(low_res)
+            cond |= {"low_res": low_res + sigma[:, None, None, None] * noise, "low_res_sigma": sigma}
+        return cond
 
     def _loss(self, model: Model, x0: Tensor, level: Tensor, cond: dict, known: Tensor | None) -> Tensor:
         noise = torch.randn_like(x0)

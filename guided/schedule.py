@@ -138,7 +138,8 @@ def space_timesteps(T: int, sections: str | Sequence[int]) -> list[int]:
         T: length of the chain.
         sections: "ddimN": the whole stride that gives exactly N steps, from 0 (Song et al. 2021); "10,15,20" or a list:
             the chain is cut into so many equal sections and as many steps are kept of each, its first and its last
-            among them; "250" is one section.
+            among them; "250" is one section. "fast27", for GLIDE's upsampler, is "10,10,3,2,2" with the
+            last timestep two lower.
 
     Returns:
         The kept timesteps, increasing.
@@ -152,6 +153,8 @@ def space_timesteps(T: int, sections: str | Sequence[int]) -> list[int]:
             if len(range(0, T, stride)) == n:
                 return list(range(0, T, stride))
         raise ValueError(f"no whole stride over {T} timesteps gives {n} steps; use '{n}' for a fractional one")
+    if sections == "fast27":
+        return [*space_timesteps(T, "10,10,3,2,2")[:-1], T - 3]
     if isinstance(sections, str):
         sections = [_whole(part, sections) for part in sections.split(",")]
     if len(sections) == 0:

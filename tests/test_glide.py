@@ -15,6 +15,7 @@ from guided import openai
 from guided.networks import TextConfig, UNet, UNetConfig
 from guided.networks.blocks import Attention
 from guided.openai import PRESETS
+from guided.schedule import space_timesteps
 
 HERE = golden_files.Path(__file__).parent / "golden" / "glide"
 KEYS = json.loads((HERE / "official_keys.json").read_text())
@@ -97,6 +98,12 @@ def test_keys_shapes_order_and_heads_are_the_released_files(name):
     assert row.schedule == (schedule, options["diffusion_steps"]) and row.image_size == options["image_size"]
     assert row.flags["dropout"] == options["dropout"] and row.learned_range and row.takes_text
     assert list(openai.presets.fitting(row.shapes)) == [PRESET[name]]
+
+
+def test_respacings_are_the_references():
+    options = json.loads((HERE / "options.json").read_text())
+    assert space_timesteps(1000, "fast27") == options["fast27_T1000"]
+    assert space_timesteps(1000, "100") == options["space_100_T1000"]
 
 
 @pytest.mark.parametrize("new_order", [False, True])
