@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from classifiers import film
 from guided.checkpoint import check_fit
 from guided.networks.blocks import timestep_embedding, zero
 
@@ -66,20 +66,17 @@ class TimmNet(nn.Module):
             raise ValueError(f"timm's {config.name} does not say where its stages end: use another backbone")
         self.films = nn.ModuleList([zero(nn.Linear(width, 2 * channels)) for _, channels in self.stages])
         for name, _ in self.stages:
-            self.backbone.get_submodule(name).register_forward_hook(_modulate)
+            film.hook(self.backbone.get_submodule(name))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         emb = self.noise_embed(timestep_embedding(t, self.config.emb_channels))
         films = {
-            self.backbone.get_submodule(name): film(emb)
-            for (name, _), film in zip(self.stages, self.films, strict=True)
+            self.backbone.get_submodule(name): layer(emb)
+            for (name, _), layer in zip(self.stages, self.films, strict=True)
         }
         dtype = next(p.dtype for p in self.backbone.parameters())
-        before = _FILMS.set((films, getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"))
-        try:
+        with film.applied(films, channels_last=getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"):
             return self.backbone(x.to(dtype)).to(x.dtype)
-        finally:
-            _FILMS.reset(before)
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -108,21 +105,6 @@ class TimmNet(nn.Module):
         check_fit(own, tensors, str(path))
         self.backbone.load_state_dict(tensors)
         return f"{path} has other classes: the head starts afresh" if fresh else ""
-
-
-# what the hooks of this thread's forward pass apply; hooks that held it themselves would not survive a copy (EMA)
-_FILMS: ContextVar[tuple[dict[nn.Module, Tensor], bool] | None] = ContextVar("films", default=None)
-
-
-def _modulate(stage: nn.Module, args: tuple, h: Tensor) -> Tensor:
-    films, channels_last = _FILMS.get() or ({}, False)
-    if stage not in films:
-        return h
-    between = [1] * (h.ndim - 2)
-    last = channels_last or h.ndim == 3  # (N, H, W, C), or tokens (N, L, C)
-    shape = (len(h), *between, -1) if last else (len(h), -1, *between)
-    scale, shift = (part.reshape(shape) for part in films[stage].to(h.dtype).chunk(2, dim=1))
-    return (1 + scale) * h + shift
 
 
 def _create(config: TimmConfig) -> nn.Module:
