@@ -48,7 +48,7 @@ def auroc(score: Tensor, positive: Tensor) -> float:
     """
     positive = positive.flatten()
     _, group, size = score.flatten().double().unique(return_inverse=True, return_counts=True)
-    rank = (size.cumsum(0) - (size - 1) / 2)[group]  # of equals, the mean of their ranks
+    rank = (size.cumsum(0).double() - (size.double() - 1) / 2)[group]  # of equals, the mean of their ranks
     pos, neg = int(positive.sum()), int((~positive).sum())
     if not pos or not neg:
         return float("nan")

@@ -42,7 +42,7 @@ def segment(
         sampler: a name of `guided.samplers.SAMPLERS`, or a sampler with its options bound.
         batch_size: masks drawn at once.
         tolerance: stop early, once the standard error of `probability` (root mean square over each picture's pixels)
-            is no larger; None draws them all.
+            is no larger, but not before four, which may agree by luck; None draws them all.
         progress: show a bar.
 
     Raises:
@@ -58,7 +58,7 @@ def segment(
         model, image, samples=samples, steps=steps, seeds=seeds, sampler=sampler, batch_size=batch_size
     )
     for result in _ticked(results, samples, progress):
-        if tolerance is not None and standard_error(result.samples) <= tolerance:
+        if tolerance is not None and len(result.samples) >= 4 and standard_error(result.samples) <= tolerance:
             break
     return result
 
