@@ -11,9 +11,10 @@ from classifiers import openai
 from classifiers.checkpoint import load, save
 from classifiers.clip import Clip, ClipConfig, ClipNet, Cutouts, Prompt
 from classifiers.noisy import NoisyClassifier, log_target
+from classifiers.perceptual import Perceptual
 from classifiers.timm_net import TimmConfig, TimmNet
 
 __all__ = [
-    "Clip", "ClipConfig", "ClipNet", "Cutouts", "NoisyClassifier", "Prompt", "TimmConfig", "TimmNet", "load",
-    "log_target", "openai", "save",
+    "Clip", "ClipConfig", "ClipNet", "Cutouts", "NoisyClassifier", "Perceptual", "Prompt", "TimmConfig", "TimmNet",
+    "load", "log_target", "openai", "save",
 ]  # fmt: skip

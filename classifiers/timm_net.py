@@ -98,7 +98,7 @@ class TimmNet(nn.Module):
         Raises:
             ValueError: the file is of another network; the first wrong keys are named.
         """
-        tensors, own, heads = _read(Path(path)), self.backbone.state_dict(), self.heads
+        tensors, own, heads = read_weights(Path(path)), self.backbone.state_dict(), self.heads
         fresh = [k for k, v in own.items() if k.startswith(heads) and (k not in tensors or tensors[k].shape != v.shape)]
         tensors = {k: v for k, v in tensors.items() if k in own or not k.startswith(heads)}
         tensors |= {k: own[k] for k in fresh}
@@ -122,7 +122,7 @@ def _has(backbone: nn.Module, stage: dict[str, Any]) -> bool:
     return any(name == stage["module"] for name, _ in backbone.named_modules())
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

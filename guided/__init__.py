@@ -6,11 +6,11 @@ images = guided.sample(model, ["cat-face", "heart"], guidance_scale=2.0, seeds=0
 guided.save_grid(images, "two.png")
 """
 
-from guided import levels, losses, networks, openai, presets, samplers
+from guided import levels, losses, networks, openai, presets, samplers, terms
 from guided.binding import denoiser
 from guided.checkpoint import load, save
 from guided.data import Batches, Images
-from guided.guidance import Term, cfg, clamp, dynamic_threshold, guide
+from guided.guidance import Term, Trace, cfg, clamp, dynamic_threshold, guide
 from guided.images import read_metadata, save_grid, save_png, to_pil, to_tensor
 from guided.losses import bits_per_dim
 from guided.model import Given, Model
@@ -45,10 +45,10 @@ from guided.types import Denoiser, NoiseFn, Prediction, State
 __version__ = "0.1.0"
 __all__ = [
     "Batches", "Denoiser", "Given", "Images", "Model", "NoiseFn", "Objective", "PairBatches", "Pairs", "Prediction",
-    "Schedule", "SeededNoise", "Segments", "State", "Term", "annealed_langevin", "bits_per_dim", "cfg", "clamp", "ddim",
-    "ddpm", "denoiser", "derive_seed", "dpm2", "dpm2_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s_ancestral",
-    "dpmpp_3m_sde", "dpmpp_sde", "dynamic_threshold", "euler", "euler_ancestral", "guide", "heun", "langevin", "last",
-    "levels", "lms", "load", "losses", "networks", "openai", "presets", "read_metadata", "read_pictures",
-    "resolve_seeds", "sample", "samplers", "save", "save_grid", "save_png", "start_at", "stream", "strength_to_sigma",
-    "to_pil", "to_tensor", "train", "unipc",
+    "Schedule", "SeededNoise", "Segments", "State", "Term", "Trace", "annealed_langevin", "bits_per_dim", "cfg",
+    "clamp", "ddim", "ddpm", "denoiser", "derive_seed", "dpm2", "dpm2_ancestral", "dpmpp_2m", "dpmpp_2m_sde",
+    "dpmpp_2s_ancestral", "dpmpp_3m_sde", "dpmpp_sde", "dynamic_threshold", "euler", "euler_ancestral", "guide", "heun",
+    "langevin", "last", "levels", "lms", "load", "losses", "networks", "openai", "presets", "read_metadata",
+    "read_pictures", "resolve_seeds", "sample", "samplers", "save", "save_grid", "save_png", "start_at", "stream",
+    "strength_to_sigma", "terms", "to_pil", "to_tensor", "train", "unipc",
 ]  # fmt: skip

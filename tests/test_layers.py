@@ -24,7 +24,7 @@ LAYERS = [
     {"guided.networks"},
     {"guided.model"},
     {
-        "guided.guidance", "guided.samplers",
+        "guided.guidance", "guided.terms", "guided.samplers",
         "guided.losses", "guided.levels", "guided.objective", "guided.presets",
     },
     {

@@ -7,5 +7,6 @@ The order in which they are composed is visible in the caller's code, and means 
 from guided.guidance.bounds import clamp, dynamic_threshold
 from guided.guidance.classifier_free import cfg
 from guided.guidance.gradient import Term, guide, limit
+from guided.guidance.trace import Trace
 
-__all__ = ["Term", "cfg", "clamp", "dynamic_threshold", "guide", "limit"]
+__all__ = ["Term", "Trace", "cfg", "clamp", "dynamic_threshold", "guide", "limit"]
