@@ -77,6 +77,8 @@ class Pairs:
             raise ValueError(f'on_corrupt must be "skip" or "error", got {on_corrupt!r}')
         if channels < 1:
             raise ValueError(f"channels must be at least 1, got {channels}")
+        if classes is not None and len(classes) < 2:
+            raise ValueError(f"masks have at least two classes, got {list(classes)}")
         self.path, self.size, self.channels = Path(path), check_size(size), channels
         tree = open_tree(path)
         rows = _of_split(list_pairs(tree), split, hold_out, self.path)

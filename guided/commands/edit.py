@@ -122,8 +122,8 @@ def check(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"{args.image}: no such file or folder")
 
 
-def jobs_of(args: argparse.Namespace) -> list[tuple[Path, Path]]:
-    """(picture, file to write) for each picture."""
+def jobs_of(args: argparse.Namespace, endings: tuple[str, ...] = ()) -> list[tuple[Path, Path]]:
+    """(picture, file to write) for each picture; `endings` are those of pictures unless given."""
     source = Path(args.image)
     if not source.is_dir():
         out = Path(args.out) if args.out else free_name(source, args.editor)
@@ -138,9 +138,10 @@ def jobs_of(args: argparse.Namespace) -> list[tuple[Path, Path]]:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{source} is a folder, so --out must be one too, and {out} is a file")
     check_folder(out, "the folder")
-    pictures = sorted(path for path in source.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != ".")
+    endings = endings or ENDINGS
+    pictures = sorted(path for path in source.iterdir() if path.suffix.lower() in endings and path.name[0] != ".")
     if not pictures:
-        raise ValueError(f"{source} holds no pictures ({', '.join(ENDINGS)})")
+        raise ValueError(f"{source} holds no pictures ({', '.join(endings)})")
     twice = {path.stem for path in pictures if sum(path.stem == other.stem for other in pictures) > 1}
     if twice:
         raise ValueError(f"{source} has several pictures named {min(twice)!r}: their results would share a file")

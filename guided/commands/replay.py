@@ -21,8 +21,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p = subparsers.add_parser(
         "replay",
         help="make a picture of `guided sample` or `guided edit` again and compare",
-        description="Make a PNG of `guided sample` or `guided edit` again from the recipe in its metadata, and say whether "
-        "the pixels are equal. Exit code 0: they are; 1: they are not; 2: it cannot be drawn.",
+        description="Make a PNG of `guided sample` or `guided edit` again from the recipe in its metadata, and say "
+        "whether the pixels are equal. Exit code 0: they are; 1: they are not; 2: it cannot be drawn.",
     )
     p.add_argument("file", metavar="FILE.png")
     p.add_argument("--out", metavar="FILE.png", help="keep the new picture; default: compare only")
@@ -46,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
     metadata = read_metadata(args.file)
     if isinstance(metadata, dict) and metadata.get("command") == "edit":
         from guided.commands.edit_replay import replay
+
+        return replay(args, metadata)
+    if isinstance(metadata, dict) and metadata.get("command") == "segment":
+        from guided.commands.segment_replay import replay
 
         return replay(args, metadata)
     if args.image is not None:
