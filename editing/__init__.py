@@ -8,6 +8,7 @@ from editing import masks
 from editing.blend import blend, blend_stream
 from editing.diffedit import diffedit, diffedit_mask, diffedit_stream
 from editing.differential import differential, differential_stream, sweep
+from editing.fewshot import FewShot, few_shot
 from editing.inpaint import inpaint
 from editing.outpaint import outpaint
 from editing.region import region
@@ -17,7 +18,7 @@ from editing.segment import segment, segment_stream
 from editing.segmentation import Segmentation, overlay
 
 __all__ = [
-    "Segmentation", "blend", "blend_stream", "diffedit", "diffedit_mask", "diffedit_stream", "differential",
-    "differential_stream", "inpaint", "masks", "outpaint", "overlay", "region", "repaint", "repaint_path",
+    "FewShot", "Segmentation", "blend", "blend_stream", "diffedit", "diffedit_mask", "diffedit_stream", "differential",
+    "differential_stream", "few_shot", "inpaint", "masks", "outpaint", "overlay", "region", "repaint", "repaint_path",
     "repaint_plan", "repaint_stream", "sdedit", "sdedit_stream", "segment", "segment_stream", "sweep", "variations",
 ]  # fmt: skip
