@@ -39,18 +39,15 @@ def blend_stream(states: Iterable[State], image: Tensor, mask: Tensor, *, noise:
 
 
 def join(state: State, image: Tensor, mask: Tensor, z: Tensor) -> Tensor:
-    """m x + (1 - m) (image + sigma z), x the state's: a picture at the state's noise level.
+    """The state's x where something is painted, image + sigma z where nothing is: all at the state's noise level.
 
-    Where the mask is soft the two noises partly cancel; what is left of them is scaled up to sigma again, else the
-    network would take soft edges for less noisy than they are and blur them. A hard mask is not touched by that.
+    A soft mask says how much of what is painted shows in the end: m x + (1 - m) image at sigma = 0, whatever the number
+    of steps. Mixing so at every level would leave m^steps of it, and less noise than the network takes it for.
     """
     s = float(state.sigma)
-    x = mask * state.x + (1 - mask) * (image + s * z)  # Avrahami et al. 2022, Alg. 2, line 7
     if s == 0:
-        return x
-    clean = mask * state.x0 + (1 - mask) * image
-    kept = (mask**2 + (1 - mask) ** 2).sqrt()  # the deviation of the mixed noises, of sigma; 1 where the mask is hard
-    return x + (1 / kept - 1) * (x - clean)
+        return mask * state.x + (1 - mask) * image
+    return torch.where(mask > 0, state.x, image + s * z)  # Avrahami et al. 2022, Alg. 2, line 7
 
 
 def blend(
@@ -99,7 +96,7 @@ def blend(
         return call.image.clone()
     sigmas = guided.start_at(call.sigmas, min(start, float(call.sigmas[0])))
     fresh = math.isclose(start, model.sigma_max) or (strength == 1 and sigma is None)
-    known = call.image * (1 - call.mask) if fresh else call.image
+    known = call.image * (call.mask == 0) if fresh else call.image
     x = known + float(sigmas[0]) * call.noise(call.image)
     states = call.run(call.D, x, sigmas, noise=call.noise)
     return call.finish(blend_stream(states, call.image, call.mask, noise=call.noise))

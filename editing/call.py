@@ -46,7 +46,7 @@ class Call:
         Raises:
             ValueError: the pictures are not finite, as happens where guidance is far too strong.
         """
-        x = guided.last(_ticked(states, self.progress)).clamp(-1, 1)
+        x = guided.last(ticked(states, self.progress)).clamp(-1, 1)
         if not bool(x.isfinite().all()):
             raise ValueError("the result is not finite: lower guidance_scale or the scale of the terms")
         return x if self.mask is None else torch.where(self.mask == 0, self.image, x)
@@ -80,7 +80,7 @@ def prepare(
         steps, spacing: as `Model.sigmas` takes them; the steps are those of the whole way from sigma_max to 0.
         sampler: a name of `guided.samplers.SAMPLERS`, or a sampler with its options bound, such as
             functools.partial(guided.ddim, eta=1.0); None is `default`.
-        told: the network takes image and mask as conditions.
+        told: the network takes image and mask as conditions; it is told what is known alone.
 
     Raises:
         ValueError: the counts do not fit, or what the functions named above raise.
@@ -91,7 +91,9 @@ def prepare(
     image = image.expand(n, -1, -1, -1)
     mask = None if mask is None else mask.expand(n, -1, -1, -1)
     run = find_sampler(default if sampler is None else sampler)
-    cond = {"low_res": low_res} | ({"image": image, "mask": mask} if told else {})
+    cond = {"low_res": low_res}
+    if told:
+        cond |= {"image": torch.where(mask > 0, 0, image), "mask": (mask > 0).to(mask)}
     D = bind(model, labels, n, prompt=prompt, guidance_scale=guidance_scale, terms=terms, run=run, **cond)
     sigmas = model.sigmas(steps, spacing)
     noise = SeededNoise(guided.resolve_seeds(seeds, n))
@@ -177,7 +179,7 @@ def _count(*, image: Tensor, mask: Tensor | None, labels: Tensor | None, seeds: 
     return n
 
 
-def _ticked(states: Iterable[State], show: bool) -> Iterator[State]:
+def ticked(states: Iterable[State], show: bool) -> Iterator[State]:
     """The same states, with a bar where it is wanted."""
     if not show:
         yield from states

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import guided
 from editing.blend import blend
 from editing.call import Sampler, prepare
-from editing.inputs import read_mask
+from editing.inputs import read_image, read_mask
 from editing.masks import dilate, feather
+from editing.operators import Mask
 from editing.repaint import repaint
+from editing.restore import restore
 from guided import Model, Prediction, Term
 
 
@@ -41,11 +45,11 @@ def inpaint(
         mask: as `editing.inputs.read_mask` takes it; 1 = paint, soft allowed. An empty one gives the image back, one
             that covers all makes a picture of nothing but the condition.
         method: "blend", fast, see `editing.blend`; "repaint", slower, for what has to fit, see `editing.repaint`;
-            "posterior", the mask as a measurement, see `editing.posterior`; "model", the network's own.
+            "posterior", the known pixels as a measurement, see `editing.restore`; "model", the network's own.
         seam: how many pixels of the painted side, along the edge of the mask, may be drawn once more after the joining,
             so that no edge shows. 0 is off. What the mask leaves out stays as it is.
-        **own: further arguments of the method: strength, sigma (blend); jump, resample, nfe (repaint); those of
-            `editing.posterior`.
+        **own: further arguments of the method: strength, sigma (blend); jump, resample, nfe (repaint); rule, jump,
+            resample (posterior).
         labels, prompt, guidance_scale, terms, steps, sampler, seeds, progress: see `editing.call.prepare`.
 
     Returns:
@@ -53,6 +57,7 @@ def inpaint(
 
     Raises:
         ValueError: an unknown method, a model that has not what method="model" needs, or what the method raises.
+        TypeError: the method has no such argument; names those it has.
     """
     how = {
         "labels": labels, "prompt": prompt, "guidance_scale": guidance_scale, "terms": terms, "steps": steps,
@@ -60,6 +65,10 @@ def inpaint(
     }  # fmt: skip
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    takes = [name for name in inspect.signature(METHODS[method]).parameters if name not in (*how, *PICTURES)]
+    for name in own:
+        if name not in takes:
+            raise TypeError(f"method {method!r} takes no {name!r}; it takes {', '.join(takes) or 'nothing more'}")
     if not seam >= 0:
         raise ValueError(f"seam must be at least 0 pixels, got {seam}")
     painted = METHODS[method](model, image, mask, **how, **own)
@@ -102,13 +111,34 @@ def by_model(
     if not bool(call.mask.any()):
         return call.image.clone()
 
+    painted = call.mask > 0
+
     def D(x: Tensor, sigma: Tensor) -> Prediction:
         pred = call.D(x, sigma)
-        return Prediction(call.mask * pred.x0 + (1 - call.mask) * call.image, pred.var_frac)
+        return Prediction(torch.where(painted, pred.x0, call.image), pred.var_frac)
 
-    x = call.image * (1 - call.mask) + float(call.sigmas[0]) * call.noise(call.image)
-    return call.finish(call.run(D, x, call.sigmas, noise=call.noise))
+    x = torch.where(painted, 0, call.image) + float(call.sigmas[0]) * call.noise(call.image)
+    x = call.finish(call.run(D, x, call.sigmas, noise=call.noise))
+    return torch.where(painted, call.mask * x + (1 - call.mask) * call.image, call.image)
 
 
-METHODS = {"blend": blend, "repaint": repaint, "model": by_model}
+def by_measurement(
+    model: Model, image: Any, mask: Any, *, rule: str = "ddnm", jump: int = 1, resample: int = 1, **how: Any
+) -> Tensor:
+    """Inpainting as the restoration of what was measured: the pixels outside the mask; see `editing.restore`."""
+    image = read_image(model, image)
+    mask = read_mask(mask, image)
+    n = max(len(image), len(mask))
+    if not len(image) == len(mask) and min(len(image), len(mask)) > 1:
+        raise ValueError(f"{len(image)} images do not go with {len(mask)} masks: give 1 or as many of each")
+    image, mask = image.expand(n, -1, -1, -1), mask.expand(n, -1, -1, -1)
+    if not bool(mask.any()):
+        return image.clone()
+    operator = Mask((mask > 0).to(mask))
+    painted = restore(model, operator.forward(image), operator, rule=rule, jump=jump, resample=resample, **how)
+    return torch.where(mask == 0, image, mask * painted + (1 - mask) * image)
+
+
+METHODS = {"blend": blend, "repaint": repaint, "posterior": by_measurement, "model": by_model}
+PICTURES = ("model", "image", "mask", "how")
 SECOND_PASS = 1 << 40  # added to the seeds of the first

@@ -78,7 +78,7 @@ def repaint_stream(
         warnings.warn(f"no jumps: jump={jump} is not below the {steps} steps, so this is a plain run", stacklevel=2)
     path = repaint_path(steps, jump, resample)
     evaluations = sum(t_next < t for t, t_next in pairwise(path))
-    x, step = image * (1 - mask) + float(sigmas[0]) * noise(image), 0
+    x, step = image * (mask == 0) + float(sigmas[0]) * noise(image), 0
     for t, t_next in pairwise(_turns_and_falls(path)):
         s, s_next = levels[t + 1], levels[t_next + 1]
         if t_next > t:

@@ -289,7 +289,7 @@ def test_replay_finds_a_model_that_moved(drawn, tiny_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda kept: kept.update(command="edit"), "was made by 'edit'"),
+        (lambda kept: kept.update(command="paint"), "was made by 'paint'"),
         (lambda kept: kept["recipe"].pop("sampler"), "its recipe lacks 'sampler'"),
         (lambda kept: kept["recipe"].update(magic=1), "its recipe has an unknown 'magic'"),
         (lambda kept: kept["recipe"].update(dtype="fp64"), "the dtype in its metadata cannot be"),

@@ -29,6 +29,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--overwrite", action="store_true", help="replace --out where it exists")
     p.add_argument("--model", metavar="NAME|FOLDER", help="where the model is now; default: as recorded")
     p.add_argument("--classifier", metavar="NAME|FOLDER", help="where the classifier is now; default: as recorded")
+    p.add_argument("--clip", metavar="NAME|FOLDER", help="where the CLIP is now; default: as recorded")
     p.add_argument("--other-weights", action="store_true", help="draw even where the weights are not the recorded ones")
     p.add_argument("--image", metavar="FILE", help="of `guided edit`: where the source is now; default: as recorded")
     p.add_argument("--device", help="default: as recorded")
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, check the weights, draw, compare: 0 where every pixel is equal, else 1."""
     if args.out is not None:
         check_file(Path(args.out), args.overwrite)
+    from guided.commands.clip import load_clip
     from guided.commands.draw import draw, load_models, states
     from guided.commands.recipe import from_metadata
     from guided.images import read_metadata
@@ -60,11 +62,12 @@ def run(args: argparse.Namespace) -> int:
     if recipe.device != recorded.device:
         notes.append(f"device {recorded.device} then, {recipe.device} now")
     model, classifier = load_models(recipe.model, recipe.classifier, device=recipe.device, dtype=recipe.dtype)
-    states(recipe, model, classifier, 0)  # says what does not fit, before there is a bar
+    clip = None if recipe.clip is None else load_clip(recipe.clip, recipe.device)
+    states(recipe, model, classifier, 0, clip)  # says what does not fit, before there is a bar
     with tempfile.TemporaryDirectory() as folder:
         out = Path(args.out or Path(folder) / "again.png")
         before = pixels(args.file)  # read first: --out may name the same file
-        write(draw(recipe, model, classifier), recipe, index, out)
+        write(draw(recipe, model, classifier, clip), recipe, index, out)
         same, said = compare(before, pixels(out))
     print(f"{args.file}: {said}" + ("" if same or not notes else f" ({'; '.join(notes)})"))
     return 0 if same else 1
@@ -74,6 +77,10 @@ def relocated(recorded: Recipe, args: argparse.Namespace) -> Recipe:
     """The recipe with the models and the device where they are now."""
     if args.classifier is not None and recorded.classifier is None:
         raise ValueError(f"{args.file} was drawn without a classifier: leave --classifier out")
+    if args.clip is not None and recorded.clip is None:
+        raise ValueError(f"{args.file} was drawn without a CLIP: leave --clip out")
+    if args.clip is not None:
+        recorded = replace(recorded, clip=replace(recorded.clip, model=args.clip))
     given = {name: getattr(args, name) for name in ("model", "classifier", "device")}
     return replace(recorded, **{name: value for name, value in given.items() if value is not None})
 
@@ -84,13 +91,20 @@ def other_weights(recorded: Recipe, recipe: Recipe, args: argparse.Namespace) ->
     Raises:
         ValueError: there are such, without --other-weights.
     """
+    from guided.commands.clip import weights_sha256
     from guided.commands.recipe import classifier_sha256, model_sha256
 
+    compared = [
+        ("model", recipe.model, recorded.model_sha256, model_sha256(recipe.model)),
+        ("classifier", recipe.classifier, recorded.classifier_sha256, classifier_sha256(recipe.classifier)),
+    ]
+    if recipe.clip is not None:
+        now = weights_sha256(recipe.clip.model, recipe.clip.weights)
+        compared.append(("clip", recipe.clip.model, recorded.clip.sha256, now))
     notes = []
-    for kind, sha256 in (("model", model_sha256), ("classifier", classifier_sha256)):
-        source = getattr(recipe, kind)
-        then, now = getattr(recorded, f"{kind}_sha256"), sha256(source)
+    for kind, source, then, now in compared:
         if then != now:
+            then, now = then or "unknown", now or "unknown"
             said = f"{kind} {source!r} has other weights (SHA-256 {now[:12]}..) than those that drew it ({then[:12]}..)"
             if not args.other_weights:
                 raise ValueError(f"{args.file}: {said}; --{kind} says where those are, --other-weights draws anyway")
