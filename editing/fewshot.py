@@ -170,7 +170,7 @@ def few_shot(
         ValueError: labels are not of the pictures' size, there are fewer than two classes, or a label is no class.
 
     Source:
-        Baranchuk et al. 2022, section 4.
+        Baranchuk et al. 2022.
     """
     found, images = Features(model, blocks=blocks, sigmas=sigmas, seed=seed), read_image(model, image).float()
     labels = (labels[:, None] if labels.ndim == 3 else labels).long().to(images.device)
@@ -213,7 +213,7 @@ class _Pixels:
 
 
 def _fit(data: _Pixels, classes: int, epochs: int, seed: int) -> nn.Module:
-    """One classifier: two hidden layers with batch norm, cross-entropy (Baranchuk et al. 2022, section 4)."""
+    """One classifier: two hidden layers with batch norm, cross-entropy (Baranchuk et al. 2022)."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         net = nn.Sequential(

@@ -50,7 +50,7 @@ def segment(
             take, or values that are not finite or outside [-1, 1]; samples, batch_size or tolerance is not positive.
 
     Source:
-        Wolleb et al. 2021, Algorithm 2: the condition is the picture, the ensemble's mean and spread the answer.
+        Wolleb et al. 2021: the condition is the picture, the ensemble's mean and spread the answer.
     """
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")

@@ -18,7 +18,7 @@ class Segmentation:
     Attributes:
         mask: (N, 1, H, W), bool for two classes, int64 labels otherwise.
         probability: (N, K, H, W) in [0, 1], the samples' mean.
-        std: (N, K, H, W), the samples' standard deviation (Wolleb et al. 2021, section 2.2).
+        std: (N, K, H, W), the samples' standard deviation (Wolleb et al. 2021).
         entropy: (N, 1, H, W) in nats, of `probability`: all that is not known.
         mutual_information: (N, 1, H, W) in nats, between a pixel's class and which sample it is: the part of the
             entropy that comes from the samples' disagreement.

@@ -18,7 +18,7 @@ class Segments:
 
     Attributes:
         names: one a class; the label of a pixel is the index of its class.
-        code: "bits", the class number in binary, a channel a bit (analog bits, Chen et al. 2023, section 2: two classes
+        code: "bits", the class number in binary, a channel a bit (analog bits, Chen et al. 2023: two classes
             need one channel, K need log2 K); or "one-hot", a channel a class. A set bit is 1, one not set -1.
         threshold: two classes only: the least probability of the second at which a pixel is given to it.
 
