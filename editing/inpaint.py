@@ -123,7 +123,7 @@ def by_model(
 
 
 def by_measurement(
-    model: Model, image: Any, mask: Any, *, rule: str = "ddnm", jump: int = 1, resample: int = 1, **how: Any
+    model: Model, image: Any, mask: Any, *, rule: str = "ddnm", jump: int = 2, resample: int = 3, **how: Any
 ) -> Tensor:
     """Inpainting as the restoration of what was measured: the pixels outside the mask; see `editing.restore`."""
     image = read_image(model, image)
