@@ -48,6 +48,7 @@ def like(
         sigma_min=old.sigma_min,
         sigma_max=old.sigma_max,
         time_scale=old.time_scale,
+        reader=old.reader,
         segments=old.segments,
     )
     same = list(class_names) == old.class_names and (old.null_label is not None) == null_class

@@ -82,11 +82,9 @@ class Objective(nn.Module):
     def _conditions(self, model: Model, batch: dict[str, Any]) -> dict[str, Tensor]:
         """What the network is told of a batch: its conditions, some of them dropped, low_res with noise."""
         cond = {key: batch[key] for key in model.conditions if key in batch}
-        for key, name in (("label", "label"), ("text", "caption")):
+        for key, name, word in (("label", "label", "has classes"), ("text", "caption", "takes text")):
             if key in model.conditions and name not in batch:
-                raise ValueError(
-                    f"the model takes a {name}, but the batch holds only {', '.join(batch)}: give {name!r}"
-                )
+                raise ValueError(f"the model {word}, but the batch holds only {', '.join(batch)}: give {name!r}")
         if "label" in cond:
             cond["label"] = self._drop(batch["label"], model)
         if "text" in model.conditions:

@@ -8,10 +8,11 @@ from typing import Any
 from guided.augment import NUMBERS
 from guided.levels import LogNormal
 from guided.model import Model
-from guided.networks import UNet, UNetConfig
+from guided.networks import TextConfig, UNet, UNetConfig
 from guided.objective import Objective
 from guided.schedule import Schedule
 from guided.segments import Segments
+from guided.text import Bytes, OpenClip, Reader
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Preset:
         sigma_range: least and largest level of a continuous model.
         segment: the model makes masks of pictures (`guided.segments`): the code of its classes, "bits" or "one-hot".
             `data` then is how `PairBatches` varies the pairs.
+        shrink: the model enlarges pictures so many times, at each side; 1: it does not.
+        low_res_noise: greatest level of the noise on what it enlarges, which it is told; 0: none, and it is not.
+        holes: the model fills holes, drawn at random.
+        text_dropout: share of captions replaced by the empty one; for networks that take text.
+        labels: classes of the data become the model's.
         data: how `Images` reads the metadata (label, other, min_per_class, background) unless flags say otherwise.
     """
 
@@ -58,10 +64,36 @@ class Preset:
     told: bool = False
     sigma_range: tuple[float, float] = (0.002, 80.0)
     segment: str | None = None
+    shrink: int = 1
+    low_res_noise: float = 0.0
+    holes: bool = False
+    text_dropout: float = 0.1
+    labels: bool = True
     data: dict[str, Any] = field(default_factory=dict)
 
-    def model(self, class_names: list[str], *, size: int | None = None, channels: int = 3) -> Model:
-        """A fresh model for these classes; none makes an unconditional one."""
+    @property
+    def told_of(self) -> set[str]:
+        """The conditions that the data, or what is made from it, gives, but for the label."""
+        given = {
+            "text": self.network.text is not None,
+            "low_res": self.shrink > 1,
+            "low_res_sigma": self.low_res_noise > 0,
+            "image": self.holes or self.segment is not None,
+            "mask": self.holes,
+        }
+        return {key for key, wanted in given.items() if wanted}
+
+    def model(
+        self,
+        class_names: list[str],
+        *,
+        size: int | None = None,
+        channels: int = 3,
+        reader: Reader | None = None,
+    ) -> Model:
+        """A fresh model for these classes; none makes an unconditional one. Text is read by `reader`, or as bytes."""
+        text = self.network.text
+        class_names = class_names if self.labels else []
         learned = self.objective in ("hybrid", "vlb")
         inner = channels * self.patch**2
         null_class = bool(class_names) and self.label_dropout > 0
@@ -71,6 +103,9 @@ class Preset:
             out_channels=inner * (1 + learned),
             num_classes=len(class_names) + null_class if class_names else None,
             augment=NUMBERS if self.told else 0,
+            low_res=self.shrink > 1,
+            low_res_noise=self.low_res_noise > 0,
+            mask_channels=self.patch**2 if self.holes else 0,
         )
         chain = None
         if self.schedule is not None:
@@ -90,7 +125,15 @@ class Preset:
             sigma_min=self.sigma_range[0],
             sigma_max=self.sigma_range[1],
             time_scale=self.time_scale if chain is None else 1.0,
+            reader=reader or (None if text is None else Bytes(text.context)),
         )
+
+    def reading(self, tower: OpenClip) -> Preset:
+        """The same for a network that takes text encoded by an open_clip tower."""
+        if self.network.text is None:
+            raise ValueError("a text tower is for presets that train on captions")
+        text = TextConfig(context=0, width=tower.width, layers=0)
+        return replace(self, network=replace(self.network, text=text))
 
     def mask_model(self, names: list[str], *, size: int | None = None, channels: int = 3) -> Model:
         """A fresh mask denoiser for these segments, conditioned on pictures of so many channels."""
@@ -111,6 +154,8 @@ class Preset:
             kind,
             levels=LogNormal(*self.levels) if model.schedule is None else None,
             label_dropout=self.label_dropout if model.null_label is not None else 0.0,
+            text_dropout=self.text_dropout if "text" in model.conditions else 0.0,
+            low_res_noise=self.low_res_noise if "low_res_sigma" in model.conditions else 0.0,
         )
 
 
@@ -194,9 +239,47 @@ PRESETS: dict[str, Preset] = {
         lr=1.5e-3,
         warmup=400,
         ema=0.995,
-        images=14_000,
+        images=10_000,
         precision="bf16",
         segment="bits",
         data={"turn": True, "crop": 0.6, "jitter": 0.3},
     ),
+    # words to pictures: a small transformer over the bytes of captions, trained along (GLIDE's way of conditioning)
+    "text64": Preset(
+        replace(_SMALL, num_res_blocks=2, text=TextConfig(context=64, width=256, layers=4, heads=4, vocab=257)),
+        image_size=64,
+        patch=2,
+        labels=False,
+        data={"background": "white"},
+    ),
+    # the second stages of cascades: twice the side on a CPU or a small GPU; four times, as the official upsampler is
+    # (Dhariwal & Nichol 2021, Table 13), on a large one. The first is told how much noise lies on what it enlarges
+    "upsample64x128": Preset(
+        replace(_SMALL, attention_resolutions=(), dropout=0.1),
+        image_size=128,
+        patch=2,
+        shrink=2,
+        low_res_noise=0.3,
+        batch_size=16,
+        flip=True,
+    ),
+    "upsample64x256": Preset(
+        replace(
+            _ADM64, channel_mult=(1, 1, 2, 2, 4, 4), num_res_blocks=2, attention_resolutions=(8, 16, 32), dropout=0.0
+        ),
+        image_size=256,
+        parametrization="eps",
+        schedule=("linear", 1000),
+        objective="hybrid",
+        shrink=4,
+        batch_size=256,
+        lr=1e-4,
+        betas=(0.9, 0.999),
+        ema=0.9999,
+        images=100_000_000,
+        precision="bf16",
+        flip=True,
+    ),
+    # a picture with a hole, and the hole, to the whole picture (GLIDE's way of inpainting)
+    "inpaint64": Preset(replace(_SMALL, num_res_blocks=2, dropout=0.1), image_size=64, patch=2, holes=True, flip=True),
 }

@@ -7,7 +7,7 @@ import torch
 
 import guided
 from guided.augment import NUMBERS, flip_and_hue, hue_rotation
-from guided.commands.train import augmentation
+from guided.commands.train_pictures import augmentation
 from guided.presets import PRESETS
 
 PACK = Path(__file__).parent / "data" / "emoji"

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from guided.commands.places import check_folder
 
 if TYPE_CHECKING:  # the parser of the command line imports this file: what is heavy waits for `run`
-    from guided.data import Images
     from guided.model import Model
     from guided.presets import Preset
     from guided.training.run import Step
@@ -44,6 +43,13 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--other", help="column that names what small classes are gathered under")
     p.add_argument("--min-per-class", type=int, help="smaller classes are gathered")
     p.add_argument("--background", help="colour under transparent pixels")
+    p.add_argument("--caption", metavar="COLUMN", help="text presets: caption column of metadata.csv; default: caption")
+    p.add_argument("--text-dropout", type=float, help="text presets: share of captions replaced by the empty one")
+    p.add_argument(
+        "--text-tower", metavar="NAME@WEIGHTS",
+        help="text presets: read captions by a frozen text tower of open_clip, not as bytes: the model's name and the "
+        "tag or file of its weights, or local-dir:FOLDER",
+    )  # fmt: skip
     p.add_argument("--classes", help="segment presets: names of the masks' classes, commas between; else from the data")
     p.add_argument("--void", type=int, help="segment presets: the masks' value where a pixel has no class")
     p.add_argument("--channels", type=int, help="segment presets: of the pictures; default: 3")
@@ -64,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from guided.checkpoint import check_device, check_same_run, model_config, save
+    from guided.commands.train_pictures import generator
     from guided.presets import PRESETS
     from guided.train import train
     from guided.training.optimizers import OPTIMIZERS
@@ -76,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     preset = with_flags(PRESETS[args.preset], args)
     device = check_device(args.device) if args.device else None
     torch.manual_seed(args.seed)  # of fresh weights; each step seeds itself
-    job = segmenter(args, preset) if preset.segment else generator(args, preset)
+    job = segmenter(args, preset) if preset.segment else Job(*generator(args, preset))
     model = job.model
     check_same_run(args.out, model_config(model))
     parameters = sum(p.numel() for p in model.parameters())
@@ -128,28 +135,6 @@ class Job:
     look: Callable[[Step], None]
 
 
-def generator(args: argparse.Namespace, preset: Preset) -> Job:
-    """Pictures of a folder or zip, looked at as a grid of samples."""
-    from guided.data import Batches
-
-    for name in ("classes", "void", "channels", "code"):
-        if getattr(args, name) is not None:
-            raise ValueError(f"--{name} is for presets that train segmenters, which {args.preset} is not")
-    images = read_images(args, preset)
-    model = starting_model(args, preset, images)
-
-    def look(step: Step) -> None:
-        if args.grid:
-            draw(step.ema, args.grid, Path(args.out) / "samples" / f"{step.images:09d}.png")
-
-    return Job(
-        model,
-        Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip, augment=augmentation(preset, model)),
-        f"{len(images)} pictures, {len(images.class_names)} classes",
-        look,
-    )
-
-
 def segmenter(args: argparse.Namespace, preset: Preset) -> Job:
     """Pictures with masks, scored on the validation part."""
     from guided.commands.train_segments import read_pairs, starting_segmenter, validate
@@ -179,7 +164,7 @@ def check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 0:
             raise ValueError(f"--{name} must not be negative, got {value}")
-    for name in ("dropout", "label_dropout"):
+    for name in ("dropout", "label_dropout", "text_dropout"):
         value = getattr(args, name)
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be in [0, 1), got {value}")
@@ -188,54 +173,13 @@ def check(args: argparse.Namespace) -> None:
 
 def with_flags(preset: Preset, args: argparse.Namespace) -> Preset:
     """The preset with what the command line says otherwise."""
-    names = ("images", "batch_size", "lr", "optimizer", "warmup", "label_dropout", "precision", "flip")
+    names = ("images", "batch_size", "lr", "optimizer", "warmup", "label_dropout", "text_dropout", "precision", "flip")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.code is not None:
         changes["segment"] = args.code
     if args.dropout is not None:
         changes["network"] = replace(preset.network, dropout=args.dropout)
     return replace(preset, **changes)
-
-
-def read_images(args: argparse.Namespace, preset: Preset) -> Images:
-    """The training pictures: the split "train" where there are splits; the preset's columns where the flags name none
-    and the data has them."""
-    from guided.data import Images
-    from guided.folders import splits, suited
-
-    flags = {name: getattr(args, name) for name in ("label", "other", "min_per_class", "background")}
-    given = {name: value for name, value in flags.items() if value is not None}
-    split = "train" if "train" in splits(args.data) else None
-    return Images(
-        args.data,
-        args.size or preset.image_size,
-        split=split,
-        on_corrupt=args.on_corrupt,
-        **{**suited(args.data, preset.data), **given},
-    )
-
-
-def augmentation(preset: Preset, model: Model) -> str | None:
-    """The preset's augmentation, where the network can be told of it: else it would show in the samples."""
-    return "told" if preset.told and "augment" in model.conditions else None
-
-
-def starting_model(args: argparse.Namespace, preset: Preset, images: Images) -> Model:
-    """A fresh model of the preset; or, with --init, one like that checkpoint, whose network then counts."""
-    from guided import finetune
-
-    size = images.size[0]
-    resumes = (Path(args.out) / "training").exists()
-    if not args.init or finetune.is_bare(args.init):
-        model = preset.model(images.class_names, size=size)
-        said = finetune.weights_into(model, args.init) if args.init and not resumes else ""
-    else:
-        model, said = finetune.like(args.init, images.class_names, size=size, null_class=preset.label_dropout > 0)
-    if size % model.size_multiple:
-        raise ValueError(f"--size must be a multiple of {model.size_multiple} for this network, got {size}")
-    if said and not resumes:
-        print(said, file=sys.stderr)
-    return model
 
 
 def provenance(args: argparse.Namespace, step: Step) -> dict:
@@ -251,15 +195,3 @@ def provenance(args: argparse.Namespace, step: Step) -> dict:
         "torch": torch.__version__,
         "machine": platform.machine(),
     }
-
-
-def draw(model: Model, n: int, path: Path) -> None:
-    """A grid of samples: the classes in turn, seed 0 on, 18 steps, a little guidance."""
-    from guided.images import save_grid
-    from guided.sampling import sample
-
-    classes = len(model.class_names)
-    labels = [i * classes // n % classes for i in range(n)] if classes else None
-    scale = 2.0 if model.null_label is not None else 1.0
-    images = sample(model, labels, n=n, steps=18, guidance_scale=scale, seeds=0, batch_size=12)
-    save_grid(images, path)

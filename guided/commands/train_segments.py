@@ -24,9 +24,9 @@ AT_THE_END = {"pictures": 200, "samples": 8, "steps": 10}  # what the stored thr
 
 def read_pairs(args: argparse.Namespace, preset: Preset) -> tuple[Pairs, Pairs]:
     """The pairs to train on and those to validate on: "val" where the data has it, else a tenth of "train"."""
-    for name in ("label", "other", "min_per_class", "background", "flip"):
+    for name in ("label", "other", "min_per_class", "background", "flip", "caption", "text_dropout", "text_tower"):
         if getattr(args, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} is for presets that train on class folders")
+            raise ValueError(f"--{name.replace('_', '-')} is for presets that train on class folders or captions")
     names = [name.strip() for name in args.classes.split(",")] if args.classes else None
     how = {"void": args.void, "channels": args.channels or 3, "on_corrupt": args.on_corrupt}
     size = args.size or preset.image_size

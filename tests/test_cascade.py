@@ -1,0 +1,143 @@
+"""Cascades: stages put together by hand and by the call, rounding between them, noise on what is enlarged."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import guided
+from guided import Stage, cascade
+from guided.cascade import NOISE, glide, quantise
+from guided.model import Model
+from guided.networks import TextConfig, UNet, UNetConfig
+from guided.noise import derive_seed
+from guided.schedule import Schedule
+from guided.text import Bytes
+
+NAMES = ["cat", "dog"]
+
+
+def make(size: int, *, low_res: bool = False, noise: bool = False, labels: bool = False, text: bool = False, seed=0):
+    """A tiny model as ADM's are: a discrete chain, a learned variance."""
+    torch.manual_seed(seed)
+    config = UNetConfig(
+        model_channels=32,
+        channel_mult=(1,),
+        num_res_blocks=1,
+        attention_resolutions=(),
+        num_head_channels=32,
+        out_channels=6,
+        low_res=low_res,
+        low_res_noise=noise,
+        num_classes=2 if labels else None,
+        text=TextConfig(context=8, width=32, layers=1, heads=2, vocab=257) if text else None,
+    )
+    net = UNet(config).eval().requires_grad_(False)
+    for p in net.parameters():
+        p.add_(0.05 * torch.randn_like(p))
+    return Model(
+        net,
+        Schedule.linear() if low_res else Schedule.cosine(1000),
+        "eps",
+        image_size=size,
+        learned_range=True,
+        class_names=NAMES if labels else (),
+        reader=Bytes(8) if text else None,
+    )
+
+
+@pytest.fixture(scope="module")
+def official():
+    """The kinds of the released pairs: ADM's, both class-conditional and without a null class."""
+    return make(4, labels=True), make(16, low_res=True, labels=True, seed=1)
+
+
+def test_a_cascade_is_its_stages_with_8_bits_between(official):
+    base, up = official
+    stages = [Stage(base, 5, "ddpm"), Stage(up, "ddim5", "ddim", options={"eta": 0.5})]
+    got = cascade(stages, ["cat", "dog"], seeds=7)
+    small = guided.sample(base, ["cat", "dog"], steps=5, sampler="ddpm", seeds=[7, 8])
+    small = (small + 1).mul(127.5).round() / 127.5 - 1
+    seeds = [derive_seed(7, 1), derive_seed(8, 1)]
+    want = guided.sample(up, ["cat", "dog"], steps="ddim5", sampler="ddim", eta=0.5, low_res=small, seeds=seeds)
+    assert got.shape == (2, 3, 16, 16) and torch.equal(got, want)
+    assert (got - cascade(stages, ["cat", "dog"], seeds=7, rounding=None)).abs().max() > 0
+
+
+def test_pictures_do_not_depend_on_their_batch(official):
+    stages = [Stage(model, 4) for model in official]
+    whole = cascade(stages, ["cat", "dog", "cat"], seeds=3)
+    assert_close(cascade(stages, ["cat", "dog", "cat"], seeds=3, batch_size=2), whole, rtol=0, atol=1e-3)
+    assert_close(cascade(stages, "dog", seeds=[4]), whole[1:2], rtol=0, atol=1e-3)
+    assert len(cascade(stages, "dog", n=2, seeds=0)) == len(cascade(stages, "dog", seeds=[1, 2])) == 2
+    assert len(cascade(official, "dog", seeds=0)) == 1  # bare models, default settings
+
+
+def test_rounding_is_that_of_the_official_pipelines():
+    x = torch.tensor([-1.2, -1.0, 0.0, 0.5, 0.999, 1.0])
+    assert_close((quantise(x, "nearest") + 1) * 127.5, torch.tensor([0.0, 0.0, 128.0, 191.0, 255.0, 255.0]))
+    assert_close((quantise(x, "down") + 1) * 127.5, torch.tensor([0.0, 0.0, 127.0, 191.0, 254.0, 255.0]))
+    assert torch.equal(quantise(x, None), x)
+    once = quantise(torch.linspace(-1, 1, 1000))
+    assert torch.equal(quantise(once), once) and len(once.unique()) == 256
+
+
+def test_glides_two_stages_and_three_in_a_row():
+    base, up = make(4, text=True), make(16, low_res=True, text=True, seed=1)
+    stages = glide(base, up)
+    assert len(base.sigmas(stages[0].steps)) == 101 and len(up.sigmas(stages[1].steps)) == 28
+    assert (stages[0].guidance_scale, stages[1].guidance_scale) == (3.0, 1.0)
+    quick = [Stage(base, 4, "ddpm", 3.0), Stage(up, 3, "ddim", options=stages[1].options)]
+    words = cascade(quick, prompt=["a cat", "a dog"], seeds=0)
+    assert words.shape == (2, 3, 16, 16)
+    assert (words[0] - cascade(quick, prompt=["a cow", "a dog"], seeds=0)[0]).abs().max() > 1e-3
+    three = cascade([*quick, make(32, low_res=True, seed=2)], prompt="a cat", seeds=0)
+    assert three.shape == (1, 3, 32, 32)  # the last takes no text, and need not
+
+
+def test_noise_on_what_is_enlarged_is_drawn_and_told():
+    base, up = make(4), make(8, low_res=True, noise=True, seed=1)
+    torch.nn.init.normal_(up.net.low_res_emb.weight, std=0.1)
+    got = cascade([Stage(base, 3), Stage(up, 3, low_res_noise=0.4)], seeds=5)
+    small = quantise(guided.sample(base, steps=3, seeds=5))
+    noisy = small + 0.4 * guided.SeededNoise([derive_seed(5, NOISE + 1)])(small)
+    how = {"steps": 3, "seeds": [derive_seed(5, 1)], "low_res": noisy}
+    assert torch.equal(got, guided.sample(up, **how, low_res_sigma=0.4))
+    assert (got - guided.sample(up, **how)).abs().max() > 1e-3  # it hears how much there is
+    assert (got - cascade([Stage(base, 3), Stage(up, 3)], seeds=5)).abs().max() > 1e-3
+
+
+def test_the_network_sees_noisy_pictures_at_the_scale_of_clean_ones_and_hears_nothing_of_none():
+    up = make(8, low_res=True, noise=True)
+    torch.nn.init.normal_(up.net.low_res_emb.weight, std=0.1)
+    plain = make(8, low_res=True)
+    plain.net.load_state_dict({k: v for k, v in up.net.state_dict().items() if k != "low_res_emb.weight"})
+    x, low, sigma = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4), torch.tensor(3.0)
+    assert_close(up.given(low_res=low)(x, sigma).x0, plain.given(low_res=low)(x, sigma).x0)
+    torch.nn.init.zeros_(up.net.low_res_emb.weight)  # then only the scale is left
+    s = torch.tensor([0.5, 2.0])
+    shown = low / (1 + s**2).sqrt()[:, None, None, None]
+    told = up.given(low_res=low, low_res_sigma=s)(x, sigma).x0
+    assert_close(told, plain.given(low_res=shown)(x, sigma).x0, rtol=1e-5, atol=1e-4)
+
+
+def test_what_does_not_go_together_is_told(official):
+    base, up = official
+    for stages, arguments, message in (
+        ([], {}, "at least one stage"),
+        ([up], {}, "stage 1 of the cascade is for super-resolution: the first is to make pictures"),
+        ([base, base], {}, "stage 2 of the cascade takes no low_res"),
+        ([base, Stage(up, low_res_noise=0.1)], {}, "stage 2 .* was trained without noise on low_res"),
+        ([base, Stage(make(8, low_res=True, noise=True), low_res_noise=-1)], {}, "must not be negative, got -1"),
+        ([make(4), make(8, low_res=True)], {"labels": 0}, "no stage has classes: leave the labels out"),
+        ([base, up], {"prompt": "cat"}, "no stage takes text: leave the prompt out"),
+        ([base, up], {"labels": "cat", "rounding": "up"}, 'rounding must be "nearest", "down" or None'),
+        ([base, up], {"labels": ["cat", "dog"], "seeds": [1, 2, 3]}, "2 labels for 3 pictures"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cascade(stages, **arguments)
+    other = make(8, low_res=True, labels=True)
+    other.class_names = ["a", "b"]
+    with pytest.raises(ValueError, match="the stages have different classes"):
+        cascade([base, other], "cat")
