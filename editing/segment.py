@@ -23,7 +23,7 @@ def segment(
     samples: int = 16,
     steps: int | str | Sequence[int] = 20,
     seeds: int | Sequence[int] | None = None,
-    sampler: str | Sampler = "ddim",
+    sampler: str | Sampler = "ddpm",
     batch_size: int = 16,
     tolerance: float | None = None,
     progress: bool = False,
@@ -39,7 +39,8 @@ def segment(
         steps: as `Model.sigmas` takes them.
         seeds: one a picture, an int s is s, s + 1, ...; None draws fresh ones. Sample k of a picture is a function of
             (seed, k) alone.
-        sampler: a name of `guided.samplers.SAMPLERS`, or a sampler with its options bound.
+        sampler: a name of `guided.samplers.SAMPLERS`, or a sampler with its options bound. Ancestral sampling, as in the
+            paper, gave the best masks and calibration (docs/segmentation.md).
         batch_size: masks drawn at once.
         tolerance: stop early, once the standard error of `probability` (root mean square over each picture's pixels)
             is no larger, but not before four, which may agree by luck; None draws them all.
@@ -70,7 +71,7 @@ def segment_stream(
     samples: int = 16,
     steps: int | str | Sequence[int] = 20,
     seeds: int | Sequence[int] | None = None,
-    sampler: str | Sampler = "ddim",
+    sampler: str | Sampler = "ddpm",
     batch_size: int = 16,
 ) -> Iterator[Segmentation]:
     """The segmentation as it grows: one `Segmentation` each time every picture has a few samples more.

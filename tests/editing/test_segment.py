@@ -93,7 +93,7 @@ def test_it_is_the_sampler_and_the_derived_seeds_and_nothing_else():
     model, image = one_of(SHAPES), picture(0.2, 0.0)
     sigmas, noise = model.sigmas(6), guided.SeededNoise([guided.derive_seed(3, 1)])
     x = float(sigmas[0]) * noise(torch.empty(1, 1, 4, 4))
-    by_hand = guided.last(guided.ddim(guided.clamp(model.given(image=image)), x, sigmas, noise=noise))
+    by_hand = guided.last(guided.ddpm(guided.clamp(model.given(image=image)), x, sigmas, noise=noise))
     result = editing.segment(model, image, samples=2, steps=6, seeds=3)
     assert_close(result.samples[1], (by_hand + 1) / 2, atol=1e-5, rtol=0)
 
