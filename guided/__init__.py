@@ -48,8 +48,8 @@ __all__ = [
     "Batches", "Denoiser", "Given", "Images", "Model", "NoiseFn", "Objective", "PairBatches", "Pairs", "Prediction",
     "Schedule", "SeededNoise", "Segments", "Stage", "State", "Term", "Trace", "annealed_langevin", "bits_per_dim",
     "cascade", "cfg", "clamp", "ddim", "ddpm", "denoiser", "derive_seed", "dpm2", "dpm2_ancestral", "dpmpp_2m",
-    "dpmpp_2m_sde", "dpmpp_2s_ancestral", "dpmpp_3m_sde", "dpmpp_sde", "dynamic_threshold", "euler", "euler_ancestral", "guide", "heun",
-    "langevin", "last", "levels", "lms", "load", "losses", "networks", "openai", "presets", "read_metadata",
-    "read_pictures", "resolve_seeds", "sample", "samplers", "save", "save_grid", "save_png", "start_at", "stream",
-    "strength_to_sigma", "terms", "to_pil", "to_tensor", "train", "unipc",
+    "dpmpp_2m_sde", "dpmpp_2s_ancestral", "dpmpp_3m_sde", "dpmpp_sde", "dynamic_threshold", "euler", "euler_ancestral",
+    "guide", "heun", "langevin", "last", "levels", "lms", "load", "losses", "networks", "openai", "presets",
+    "read_metadata", "read_pictures", "resolve_seeds", "sample", "samplers", "save", "save_grid", "save_png",
+    "start_at", "stream", "strength_to_sigma", "terms", "to_pil", "to_tensor", "train", "unipc",
 ]  # fmt: skip

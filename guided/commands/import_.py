@@ -23,6 +23,9 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--preset", help="which released file it is; default: the one whose keys and shapes fit")
     p.add_argument("--out", required=True, metavar="FOLDER", help="must not hold a checkpoint yet")
     p.add_argument("--class-names", metavar="FILE.txt", help="one class a line; default: 0, 1, 2, ...")
+    p.add_argument(
+        "--vocabulary", metavar="vocab.bpe", help="GPT-2's, by which GLIDE's models read; default: beside FILE.pt"
+    )
     kinds = ["fp32", "bf16", "fp16"]
     p.add_argument("--dtype", default="fp32", choices=kinds, help="of the stored weights; default: fp32")
     p.set_defaults(run=run)
@@ -44,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
     from guided.checkpoint import save
     from guided.openai.load import read_tensors
     from guided.openai.presets import preset_row
+    from guided.text import VOCABULARY
 
     row = None if args.preset is None else preset_row(args.preset)
     path = Path(args.file) if args.file else openai.download(args.preset)
@@ -54,9 +58,14 @@ def run(args: argparse.Namespace) -> None:
     if row.is_classifier if row else not upward:
         import classifiers
 
+        if args.vocabulary:
+            raise ValueError("--vocabulary is for models that take text, a classifier does not")
         model, save = classifiers.openai.load(path, args.preset, class_names=names), classifiers.save
     else:
-        model = openai.load(path, args.preset, class_names=names)
+        model = openai.load(path, args.preset, class_names=names, vocabulary=args.vocabulary)
+        reader = model.reader
+        if reader is not None and reader.path is None:
+            print(f"no {VOCABULARY} beside {path} and no --vocabulary: the model will read no prompts", file=sys.stderr)
     save(model, out, dtype={"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[args.dtype])
     parameters = sum(p.numel() for p in model.parameters())
     what = model.provenance.get("preset", "classifier")

@@ -56,11 +56,7 @@ def costs(module: nn.Module, *, size: int | None, dtype: str) -> dict[str, Any]:
     weights = weight_bytes(module.net)
 
     def evaluate(n: int) -> Any:
-        cond = {}
-        if "label" in getattr(module, "conditions", ()):
-            cond["label"] = torch.zeros(n, dtype=torch.long)
-        if "low_res" in getattr(module, "conditions", ()):
-            cond["low_res"] = torch.empty(n, module.channels, size // 4, size // 4, device="meta")
+        cond = conditions(module, n, size)
         x = torch.empty(n, module.channels, size, size, device="meta")
         return module(x, torch.tensor(1.0, dtype=torch.float64), **cond)
 
@@ -70,6 +66,25 @@ def costs(module: nn.Module, *, size: int | None, dtype: str) -> dict[str, Any]:
         "weight_bytes": weights,
         "memory_bytes": {str(n): weights + peak_bytes(lambda n=n: evaluate(n)) for n in BATCHES},
     }
+
+
+def conditions(module: nn.Module, n: int, size: int) -> dict[str, Any]:
+    """Conditions without values for n pictures, those a module takes; low_res four times smaller, text encoded."""
+    import torch
+
+    takes, cond = getattr(module, "conditions", ()), {}
+    if "label" in takes:
+        cond["label"] = torch.zeros(n, dtype=torch.long)
+    if "text" in takes:
+        text = module.net.config.text
+        cond["text"] = torch.empty(n, max(text.context, 1), text.width, device="meta")
+    if "low_res" in takes:
+        cond["low_res"] = torch.empty(n, module.channels, size // 4, size // 4, device="meta")
+    if "image" in takes:
+        cond["image"] = torch.empty(n, module.image_channels, size, size, device="meta")
+    if "mask" in takes:
+        cond["mask"] = torch.empty(n, 1, size, size, device="meta")
+    return cond
 
 
 def size_multiple(module: nn.Module) -> int:
