@@ -106,6 +106,8 @@ def test_the_file_remembers_everything(drawn, tiny_folder):
         "device": "cpu",
         "dtype": "fp32",
         "columns": None,
+        "prompts": None,
+        "clip": None,
     }
 
 

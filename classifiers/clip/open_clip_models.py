@@ -88,7 +88,7 @@ def _how_to_get(name: str, tag: str, about: dict[str, Any]) -> str:
     return (
         f"the weights {tag!r} of {name} are not on this machine and there is no way to the hub: get {file} from "
         f"{address} on a machine with a network, put it anywhere here, and give its path: "
-        f'Clip("{name}", pretrained="PATH/{file}")'
+        f'Clip("{name}", pretrained="PATH/{file}"), --clip-weights PATH/{file} on the command line'
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import guided
 from guided import checkpoint
+from guided.commands.clip import clip_term
 from guided.commands.labels import to_tensor
 from guided.commands.recipe import Recipe
 from guided.model import Model
@@ -34,7 +35,7 @@ def load_models(model: str, classifier: str | None, *, device: str, dtype: str) 
     return generator, classifiers.load(classifier, device=device)
 
 
-def draw(recipe: Recipe, model: Model, classifier: Any = None) -> Tensor:
+def draw(recipe: Recipe, model: Model, classifier: Any = None, clip: Any = None) -> Tensor:
     """The pictures, (N, C, H, W) in [-1, 1] on the CPU, batch by batch with one progress bar on stderr."""
     from tqdm import tqdm
 
@@ -43,7 +44,7 @@ def draw(recipe: Recipe, model: Model, classifier: Any = None) -> Tensor:
     images = []
     with tqdm(total=steps * len(starts), unit="step", file=sys.stderr) as bar:
         for start in starts:
-            x = guided.last(_ticked(states(recipe, model, classifier, start), bar))
+            x = guided.last(_ticked(states(recipe, model, classifier, start, clip), bar))
             images.append(x.clamp(-1, 1).cpu())
     return torch.cat(images)
 
@@ -54,7 +55,7 @@ def _ticked(states: Iterator[State], bar: Any) -> Iterator[State]:
         yield state
 
 
-def states(recipe: Recipe, model: Model, classifier: Any, start: int) -> Iterator[State]:
+def states(recipe: Recipe, model: Model, classifier: Any, start: int, clip: Any = None) -> Iterator[State]:
     """The states of the batch whose first picture is number `start`.
 
     Raises:
@@ -65,9 +66,13 @@ def states(recipe: Recipe, model: Model, classifier: Any, start: int) -> Iterato
     terms = []
     if classifier is not None:
         targets = classifier_labels(labels, model, classifier)
-        terms = [classifier.term(targets[part], recipe.classifier_scale, window=recipe.window)]
+        terms.append(classifier.term(targets[part], recipe.classifier_scale, window=recipe.window))
+    prompts = None if recipe.prompts is None else recipe.prompts[part]
+    if clip is not None:
+        terms.append(clip_term(recipe.clip, clip, prompts, len(recipe.seeds[part])))
     y = None if labels is None else labels[part]
-    return guided.stream(model, y, seeds=recipe.seeds[part], terms=terms, **recipe.how())
+    text = {"prompt": prompts} if prompts is not None and "text" in model.conditions else {}
+    return guided.stream(model, y, seeds=recipe.seeds[part], terms=terms, **text, **recipe.how())
 
 
 def classifier_labels(labels: Tensor, model: Model, classifier: Any) -> Tensor:

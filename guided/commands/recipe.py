@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 import guided
 from guided import checkpoint
+from guided.commands.clip import ClipRecipe
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Recipe:
         seeds: one a picture.
         batch_size: how many are drawn at once; rounding depends on it, in the last bits.
         columns: of the grid.
+        prompts: one a picture, or None.
+        clip: the CLIP that guides to them, or None.
 
     The others are the arguments of `guided.sample`.
     """
@@ -48,6 +51,8 @@ class Recipe:
     device: str
     dtype: str
     columns: int | None
+    prompts: list[str] | None = None
+    clip: ClipRecipe | None = None
 
     def how(self) -> dict[str, Any]:
         """The arguments of `guided.stream` that are the same for every batch."""
@@ -59,7 +64,8 @@ class Recipe:
         place = index % self.batch_size
         part = slice(index - place, index - place + self.batch_size)
         labels = None if self.labels is None else self.labels[part]
-        return replace(self, labels=labels, seeds=self.seeds[part]), place
+        prompts = None if self.prompts is None else self.prompts[part]
+        return replace(self, labels=labels, prompts=prompts, seeds=self.seeds[part]), place
 
 
 def versions() -> dict[str, str]:
@@ -87,27 +93,42 @@ def from_metadata(metadata: dict[str, Any], path: str | Path) -> tuple[Recipe, i
     command = metadata.get("command") if isinstance(metadata, dict) else None
     if command != "sample" or not isinstance(metadata.get("recipe"), dict):
         raise ValueError(f"{path} was made by {command or 'something else'!r}; only pictures of `guided sample` replay")
-    known, values = {f.name for f in fields(Recipe)}, metadata["recipe"]
-    odd = sorted(known ^ values.keys())
-    if odd:
-        word = "lacks" if odd[0] in known else "has an unknown"
-        made = metadata.get("versions", {}).get("guided", "?")
-        raise ValueError(f"{path}: its recipe {word} {odd[0]!r}; made by guided {made}, this is {guided.__version__}")
+    values = dict(metadata["recipe"])
+    said = metadata.get("versions")
+    made = said.get("guided", "?") if isinstance(said, dict) else "?"
+    _check_fields(values, Recipe, f"{path}: its recipe", made)
+    if values.get("clip") is not None:
+        _check_fields(values["clip"], ClipRecipe, f"{path}: the CLIP of its recipe", made)
+        values["clip"] = ClipRecipe(**values["clip"])
     recipe, index = Recipe(**values), metadata.get("index")
-    for name, sound in _sound(recipe, index, metadata.get("versions")).items():
+    for name, sound in _sound(recipe, index, said).items():
         if not sound:
             raise ValueError(f"{path}: the {name} in its metadata cannot be: the file was edited or damaged")
     return recipe, index
+
+
+def _check_fields(values: Any, kind: type, what: str, made: str) -> None:
+    """ValueError unless the keys are those of a dataclass; those with a default may be missing, as in older files."""
+    values = values if isinstance(values, dict) else {}
+    needed = {f.name for f in fields(kind) if f.default is MISSING}
+    odd = sorted((needed - values.keys()) | (values.keys() - {f.name for f in fields(kind)}))
+    if odd:
+        word = "lacks" if odd[0] in needed else "has an unknown"
+        raise ValueError(f"{what} {word} {odd[0]!r}; made by guided {made}, this is {guided.__version__}")
 
 
 def _sound(recipe: Recipe, index: Any, versions: Any) -> dict[str, bool]:
     """Whether what a file says has the right types; values are checked where they are used."""
     r, seeds = recipe, isinstance(recipe.seeds, list) and bool(recipe.seeds)
     n = len(r.seeds) if seeds else 0
-    named = isinstance(r.labels, list) and len(r.labels) == n and all(isinstance(label, str) for label in r.labels)
+    named, worded = [
+        isinstance(v, list) and len(v) == n and all(isinstance(t, str) for t in v) for v in (r.labels, r.prompts)
+    ]
     return {
         "seeds": seeds and all(isinstance(seed, int) for seed in r.seeds),
         "labels": r.labels is None or named,
+        "prompts": r.prompts is None or worded,
+        "clip": r.clip is None or r.clip.sound(),
         "batch_size": isinstance(r.batch_size, int) and r.batch_size >= 1,
         "names": all(isinstance(name, str) for name in (r.model, r.sampler, r.device)),
         "options": isinstance(r.options, dict),

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guided.commands.clip import add_flags, check_flags
 from guided.commands.places import check_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from guided.commands.clip import ClipRecipe
     from guided.commands.recipe import Recipe
     from guided.model import Model
 
@@ -29,6 +31,8 @@ examples:
   guided sample --label cat-face:0.6+heart:0.4 --n 4           # a mixture of classes
   guided sample --label heart --sampler ddim --option eta=0.5 --steps ddim25
   guided sample --label heart --classifier emoji64 --classifier-scale 2
+  guided sample --prompt "cat with heart eyes" --n 4
+  guided sample --label cat-face --guidance-scale 2 --prompt "heart:1|crying:-0.5" --clip-scale 5
   guided replay cats.png                                       # draw a file again and compare
 """
 
@@ -49,7 +53,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         help="class by name or number; repeat it or put commas between for several, CLASS:0.5+CLASS:0.5 mixes; "
         "without it the pictures are of no class in particular",
     )  # fmt: skip
-    what.add_argument("--n", type=int, help="pictures in all, the same number for each label; default: one each")
+    what.add_argument("--n", type=int, help="pictures in all, as many for each label or prompt; default: one each")
     what.add_argument("--seed", type=int, help="of the first picture, the next has seed + 1; default: a fresh one")
     what.add_argument("--size", type=int, metavar="PIXELS", help="side; default: the model's")
 
@@ -68,8 +72,10 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     guidance.add_argument("--classifier-scale", type=float, metavar="S", help="default: 1")
     guidance.add_argument(
         "--window", type=float, nargs=2, metavar=("LOW", "HIGH"),
-        help="sigmas between which guidance of both kinds is on; default: everywhere",
+        help="sigmas between which these two are on; default: everywhere",
     )  # fmt: skip
+
+    add_flags(p)
 
     machine = p.add_argument_group("machine")
     machine.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
@@ -87,15 +93,17 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Check everything, draw, write."""
     check(args)
+    from guided.commands.clip import clip_of
     from guided.commands.draw import best_device, draw, load_models, states
 
     device = args.device or best_device()
     model, classifier = load_models(args.model, args.classifier, device=device, dtype=args.dtype)
-    recipe = recipe_of(args, model, device)
+    clip_recipe, clip = clip_of(args, takes_text="text" in model.conditions, device=device)
+    recipe = recipe_of(args, model, clip_recipe, device)
     out, separate = files_of(args, recipe)
-    states(recipe, model, classifier, 0)  # says what does not fit, before there is a bar
+    states(recipe, model, classifier, 0, clip)  # says what does not fit, before there is a bar
     print(f"{len(recipe.seeds)} pictures on {device}, --seed {recipe.seeds[0]}", file=sys.stderr, flush=True)
-    write(draw(recipe, model, classifier), recipe, out, separate)
+    write(draw(recipe, model, classifier, clip), recipe, out, separate)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -120,6 +128,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--classifier has nothing to guide to without --label")
     if args.window and args.guidance_scale == 1 and args.classifier is None:
         raise ValueError("--window bounds guidance, and there is none: give --guidance-scale or --classifier")
+    check_flags(args)
     if args.out is not None:
         check_file(Path(args.out), args.overwrite)
 
@@ -133,14 +142,16 @@ def check_file(path: Path, overwrite: bool) -> None:
     check_folder(path.parent, "the folder")
 
 
-def recipe_of(args: argparse.Namespace, model: Model, device: str) -> Recipe:
+def recipe_of(args: argparse.Namespace, model: Model, clip: ClipRecipe | None, device: str) -> Recipe:
     """The recipe that the arguments stand for."""
+    from guided.commands import clip as clips
     from guided.commands.labels import spread
     from guided.commands.options import typed_options
     from guided.commands.recipe import Recipe, classifier_sha256, model_sha256
 
     labels = spread(args.label, model, args.n) if args.label else None
-    n = len(labels) if labels else args.n or 1
+    n = len(labels) if labels else args.n or len(args.prompt or [0])
+    prompts = clips.spread(args.prompt, n) if args.prompt else None
     seed = secrets.randbelow(2**31) if args.seed is None else args.seed
     return Recipe(
         model=args.model,
@@ -162,6 +173,8 @@ def recipe_of(args: argparse.Namespace, model: Model, device: str) -> Recipe:
         device=device,
         dtype=args.dtype,
         columns=args.columns,
+        prompts=prompts,
+        clip=clip,
     )
 
 
@@ -169,7 +182,7 @@ def files_of(args: argparse.Namespace, recipe: Recipe) -> tuple[Path | None, lis
     """The grid's file, None for none, and the files of the single pictures; all of them checked."""
     separate = []
     if args.separate is not None:
-        labels = recipe.labels or ["sample"] * len(recipe.seeds)
+        labels = recipe.labels or recipe.prompts or ["sample"] * len(recipe.seeds)
         names = [f"{plain(label)}-{seed}.png" for label, seed in zip(labels, recipe.seeds, strict=True)]
         separate = [Path(args.separate) / name for name in names]
         for path in separate:
@@ -185,7 +198,7 @@ def files_of(args: argparse.Namespace, recipe: Recipe) -> tuple[Path | None, lis
 
 def free_name(recipe: Recipe) -> Path:
     """A name for the grid in the current folder that nothing has yet, such as cat-face-7.png or cat-face-7-2.png."""
-    labels = list(dict.fromkeys(recipe.labels or ["samples"]))
+    labels = list(dict.fromkeys(recipe.labels or recipe.prompts or ["samples"]))
     stem = f"{plain('-'.join(labels))}-{recipe.seeds[0]}"
     tries = (Path(f"{stem}{end}.png") for end in ("", *(f"-{i}" for i in range(2, 100_000))))
     return next(path for path in tries if not path.exists())

@@ -1,0 +1,125 @@
+"""Prompts on the command line: CLIP guides to them, files remember them, and bad input is one line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_cli import FAST, as_bytes, run, tiles
+
+import classifiers
+import guided
+from classifiers.clip import checkpoint
+from guided.images import read_metadata
+
+sys.path.insert(0, str(Path(__file__).parent / "classifiers"))
+from tiny_clip import tiny_clip
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips") / "tiny"
+    checkpoint.save(tiny_clip(dtype=torch.float32), folder)
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "red.png"
+    guided.save_png(torch.tensor([0.9, -0.8, -0.8]).reshape(3, 1, 1).expand(3, 16, 16), path)
+    return path
+
+
+@pytest.fixture
+def drawn(tiny_folder, clip_folder, picture, tmp_path):
+    """Four pictures, two a prompt, with a class, classifier-free guidance and a CLIP that looks at estimates."""
+    out = tmp_path / "grid.png"
+    words = ["--label", "cat", "--guidance-scale", 2, "--n", 4, "--seed", 5, "--batch-size", 3, "--out", out]
+    clip = ["--prompt", "a cat:1|fog:-0.5", "--prompt", "snow", "--image-prompt", f"{picture}:0.5", "--cutouts", 3]
+    how = ["--clip", clip_folder, "--clip-scale", 50, "--clip-wrt", "x0", "--clip-window", 0.1, 20]
+    assert run("sample", "--model", tiny_folder, *words, *clip, *how, *FAST) == 0
+    return out
+
+
+def test_the_command_draws_what_the_library_draws(drawn, tiny_model, clip_folder, picture):
+    clip = classifiers.Clip(clip_folder, cutouts=3)
+    red = classifiers.Prompt(guided.to_tensor(picture), 0.5)
+    prompts = [["a cat:1|fog:-0.5", red]] * 2 + [["snow", red]] * 2
+    images = []
+    for part in (slice(0, 3), slice(3, 4)):
+        term = clip.term(prompts[part], 50.0, wrt="x0", window=(0.1, 20))
+        seeds = [5, 6, 7, 8][part]
+        images.append(guided.sample(tiny_model, "cat", steps=3, guidance_scale=2.0, seeds=seeds, terms=[term]))
+    assert np.array_equal(tiles(drawn), as_bytes(torch.cat(images)))
+
+
+def test_every_guidance_has_its_effect(drawn, tiny_folder, clip_folder, picture, tmp_path):
+    for i, left_out in enumerate([["--image-prompt", f"{picture}:0.5"], ["--guidance-scale", "2"]]):
+        words = ["--label", "cat", "--guidance-scale", "2", "--n", "4", "--seed", "5", "--batch-size", "3"]
+        words += ["--prompt", "a cat:1|fog:-0.5", "--prompt", "snow", "--image-prompt", f"{picture}:0.5"]
+        at = words.index(left_out[0])
+        words = words[:at] + words[at + 2 :]
+        how = ["--cutouts", 3, "--clip", clip_folder, "--clip-scale", 50, "--clip-wrt", "x0", "--clip-window", 0.1, 20]
+        out = tmp_path / f"{i}.png"
+        assert run("sample", "--model", tiny_folder, *words, *how, "--out", out, *FAST) == 0
+        assert not np.array_equal(tiles(out), tiles(drawn))
+
+
+def test_replay(drawn, tmp_path, capsys):
+    assert run("replay", drawn) == 0
+    assert "equal, every pixel" in capsys.readouterr().out
+    kept = read_metadata(drawn)["recipe"]
+    assert kept["prompts"] == ["a cat:1|fog:-0.5"] * 2 + ["snow"] * 2
+    assert kept["clip"]["scale"] == 50.0 and kept["clip"]["window"] == [0.1, 20.0] and kept["clip"]["cutouts"] == 3
+
+
+def test_replay_of_one_picture(tiny_folder, clip_folder, tmp_path, capsys):
+    words = ["--prompt", "a cat", "--prompt", "snow", "--n", 4, "--seed", 1, "--batch-size", 3]
+    how = ["--clip", clip_folder, "--clip-scale", 3, "--separate", tmp_path / "all"]
+    assert run("sample", "--model", tiny_folder, *words, *how, *FAST) == 0
+    files = sorted(p.name for p in (tmp_path / "all").iterdir())
+    assert files == ["a-cat-1.png", "a-cat-2.png", "snow-3.png", "snow-4.png"]
+    assert run("replay", tmp_path / "all" / "snow-4.png") == 0
+    recipe = read_metadata(tmp_path / "all" / "snow-4.png")["recipe"]
+    assert recipe["prompts"] == ["snow"] and recipe["clip"]["wrt"] == "x"  # what a noise-aware CLIP is for
+
+
+def test_replay_refuses_another_clip_or_picture(drawn, picture, tmp_path, capsys):
+    checkpoint.save(tiny_clip(dtype=torch.float32, seed=1), tmp_path / "other")
+    assert run("replay", drawn, "--clip", tmp_path / "other") == 2
+    assert "has other weights" in capsys.readouterr().err
+    guided.save_png(torch.zeros(3, 16, 16), picture)
+    assert run("replay", drawn) == 2
+    assert "is not the picture it was" in capsys.readouterr().err
+    picture.unlink()
+    assert run("replay", drawn) == 2
+    assert "is gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--prompt", " "], "--prompt is empty"),
+        (["--prompt", "a|"], "a prompt is empty"),
+        (["--prompt", "a:0"], "the weight in 'a:0' must be a plain number"),
+        (["--clip-scale", "3"], "--clip-scale has nothing to guide to: give --prompt or --image-prompt"),
+        (["--cutouts", "3"], "--cutouts has nothing to guide to"),
+        (["--prompt", "a", "--cutouts", "0"], "--cutouts must be at least 1, got 0"),
+        (["--prompt", "a", "--clip-scale", "inf"], "--clip-scale must be a plain number, got inf"),
+        (["--prompt", "a", "--clip-weights", "x"], "--clip-weights needs --clip"),
+        (["--prompt", "a", "--prompt", "b", "--n", "3"], "2 prompts for 3 pictures"),
+        (["--prompt", "a", "--clip", "ViT-B-32"], "give --clip-weights, a tag or a file"),
+        (["--prompt", "a", "--clip", "no-such", "--clip-weights", "x"], "open_clip has no model 'no-such'"),
+        (["--image-prompt", "nowhere.png"], "--image-prompt nowhere.png: no such file"),
+        (["--prompt", "a", "--clip-window", "3", "1"], "window must be (low, high]"),
+    ],
+)
+def test_bad_input(words, said, tiny_folder, clip_folder, tmp_path, capsys):
+    clip = [] if "--clip" in words or "--prompt" not in words or "--clip-weights" in words else ["--clip", clip_folder]
+    out = tmp_path / "x.png"
+    assert run("sample", "--model", tiny_folder, *words, *clip, "--out", out, *FAST) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and said in error[0] and not out.exists()
