@@ -24,14 +24,14 @@ def test_strength_zero_is_the_identity(tiny_model):
 
 def test_strength_one_is_an_unconditional_sample():
     """Of a mixture, from a picture far off its data: the moments of its two pixels are those of the mixture."""
-    mixture, n = two_pixels(), 4000
+    mixture, n = two_pixels(), 2000
     image = torch.full((n, 1, 1, 2), 0.9, dtype=torch.float64)
     sigmas = guided.start_at(CHAIN, guided.strength_to_sigma(1.0, float(CHAIN[0])))
     x = guided.last(editing.sdedit_stream(mixture.denoiser(), image, sigmas, noise=normal(0))).flatten(1)
     fresh = mixture.sample(40_000, torch.Generator().manual_seed(1)).flatten(1)
-    gap = (x.sort(0).values - fresh.sort(0).values[5::10]).abs().mean(0) / fresh.std(0)
-    assert gap.max() < 0.06  # two samples of 4,000 differ by 0.03 or so
-    assert_close(x.T.cov(), fresh.T.cov(), rtol=0, atol=0.06)
+    gap = (x.sort(0).values - fresh.sort(0).values[10::20]).abs().mean(0) / fresh.std(0)
+    assert gap.max() < 0.08  # two samples of 2,000 differ by 0.04 or so
+    assert_close(x.T.cov(), fresh.T.cov(), rtol=0, atol=0.08)
 
 
 @pytest.mark.parametrize("strength", [0.2, 0.5, 0.8])
