@@ -41,7 +41,7 @@ def glide(base: Model, upsampler: Model, *, guidance_scale: float = 3.0) -> list
     noise of temperature 0.997.
 
     Source:
-        Nichol et al. 2022 (GLIDE), section 3, and the settings of the release.
+        The settings of the release; Nichol et al. 2022 (GLIDE).
     """
     return [
         Stage(base, "100", "ddpm", guidance_scale),
@@ -76,7 +76,7 @@ def cascade(
             takes the labels or the prompt, or low_res_noise is asked of a model that is not told of it.
 
     Source:
-        Ho et al. 2022, section 3, and section 4 for the noise (non-truncated conditioning augmentation).
+        Ho et al. 2022, Alg. 2, its non-truncated form.
     """
     stages = [stage if isinstance(stage, Stage) else Stage(stage) for stage in stages]
     check_stages(stages, labels, prompt)
@@ -150,4 +150,4 @@ def _low_res(stage: Stage, x: Tensor, seeds: list[int], i: int) -> dict[str, Any
     if not sigma:
         return {"low_res": x}
     noise = SeededNoise([derive_seed(seed, NOISE + i) for seed in seeds])
-    return {"low_res": x + sigma * noise(x), "low_res_sigma": sigma}  # Ho et al. 2022, section 4
+    return {"low_res": x + sigma * noise(x), "low_res_sigma": sigma}  # Ho et al. 2022, Alg. 2

@@ -149,11 +149,11 @@ def network_inputs(
         if key in takes
     }
     inputs = {}
-    if "low_res_sigma" in takes:  # noisy pictures are shown at the scale of clean ones (Ho et al. 2022, section 4)
+    if "low_res_sigma" in takes:  # noisy pictures are shown at the scale of clean ones (Ho et al. 2022, Alg. 2)
         sigma = expand(check_sigma(cond.get("low_res_sigma")).to(x.dtype).to(x.device), x.shape[0], "low_res_sigma")
         inputs["low_res_sigma"] = sigma
         pictures["low_res"] = pictures["low_res"] * (1 + sigma**2).rsqrt()[:, None, None, None]
-    if "mask" in pictures:  # GLIDE's layout: the network is told what is known
+    if "mask" in pictures:  # the network is told what is known (Nichol et al. 2022, section 4.3)
         inputs |= {"inpaint_image": pictures.pop("image"), "inpaint_mask": 1 - pictures.pop("mask")}
     inputs |= pictures
     if cond.get("augment") is not None:

@@ -14,6 +14,9 @@ def random_hole(height: int, width: int, rng: np.random.Generator) -> Tensor:
 
     Of ten, four are brush strokes, three rectangles, two all that lies on one side of a line (what grows a picture
     outwards), and one is everything, which keeps the network able to make pictures from nothing.
+
+    Source:
+        Nichol et al. 2022, section 4.3, for the principle; the shapes are ours.
     """
     kind = rng.choice(["strokes", "boxes", "side", "all"], p=[0.4, 0.3, 0.2, 0.1])
     if kind == "all":

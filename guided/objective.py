@@ -32,9 +32,9 @@ class Objective(nn.Module):
         levels: None is uniform timesteps for a discrete chain and log-normal sigma for a continuous model; also
             "loss-second-moment", or any object of `guided.levels`.
         label_dropout: probability that a label is replaced by the null class (Ho & Salimans 2022, Alg. 1).
-        text_dropout: probability that a caption is replaced by the empty one (Nichol et al. 2022, section 2.3).
+        text_dropout: probability that a caption is replaced by the empty one (Nichol et al. 2022, section 4.2).
         low_res_noise: greatest level of the noise put on low_res, for models that are told; each picture's is drawn
-            evenly between 0 and that (conditioning augmentation, Ho et al. 2022, section 4).
+            evenly between 0 and that (conditioning augmentation, Ho et al. 2022, Alg. 1).
 
     Raises:
         ValueError: the kind or the levels are unknown or do not fit the model, a dropout lies outside [0, 1], labels

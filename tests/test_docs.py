@@ -19,9 +19,10 @@ import classifiers
 import guided
 import guided.cli
 from guided.checkpoint import WEIGHTS
-from guided.networks import Encoder, EncoderConfig, UNet, UNetConfig
+from guided.networks import Encoder, EncoderConfig, TextConfig, UNet, UNetConfig
 from guided.presets import PRESETS
 from guided.samplers import SAMPLERS
+from guided.text import Bytes
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -70,6 +71,16 @@ def small_model(class_names, *, chain=None, null_class=True) -> guided.Model:
     return guided.Model(randomised(net), chain, kind, **options)
 
 
+def small_told_model(row) -> guided.Model:
+    """Of the form of an official one that takes text or a small picture."""
+    text = TextConfig(context=128, width=32, layers=1, heads=2, vocab=257) if row.takes_text else None
+    low_res, names = row.class_name.startswith("SuperRes"), [str(i) for i in range(row.classes)]
+    told = {"text": text, "low_res": low_res, "num_classes": len(names) or None}
+    net = UNet(UNetConfig(in_channels=192, out_channels=384, **told, **TRUNK))
+    options = {"class_names": names, "learned_range": True, "patch": 8, "reader": Bytes(128) if text else None}
+    return guided.Model(randomised(net), guided.Schedule.linear(), "eps", **options)
+
+
 def small_classifier(class_names, *, chain=None) -> classifiers.NoisyClassifier:
     config = EncoderConfig(image_size=8, in_channels=192, out_channels=len(class_names), **TRUNK)
     return classifiers.NoisyClassifier(randomised(Encoder(config)), chain, class_names=class_names, patch=8)
@@ -91,9 +102,12 @@ def stand_ins(monkeypatch, tmp_path):
             guided.to_pil(picture)[0].save(tmp_path / "pets" / name / f"{i}.png")
 
     def official(of_classifier):
-        def load(file, *, preset, device=None):
+        def load(file, *, preset, device=None, vocabulary=None):
             row = guided.openai.PRESETS[preset]
             assert (row.file, row.is_classifier) == (file, of_classifier)
+            assert vocabulary is None or row.takes_text
+            if row.takes_text or row.class_name == "SuperResModel":
+                return small_told_model(row)
             classes = [str(i) for i in range(row.classes)]
             chain = guided.Schedule.linear()
             if of_classifier:
@@ -226,7 +240,10 @@ def test_equations_have_their_function_and_its_source_has_the_tag(function, tag)
     assert re.search(re.escape(tag) + r"(?!\d)", source_of(function))  # eq. 1 is not eq. 16
 
 
-TITLES = "DDPM|DDIM|Improved DDPM|ADM, classifier guidance|Classifier-free guidance|EDM|DPM-Solver++|UniPC"
+TITLES = (
+    "DDPM|DDIM|Improved DDPM|ADM, classifier guidance|Classifier-free guidance|EDM|DPM-Solver++|UniPC|GLIDE|"
+    "Cascaded diffusion models"
+)
 
 
 @pytest.mark.parametrize("paper", TITLES.split("|"))

@@ -126,7 +126,7 @@ class Attention(nn.Module):
     2C rows of encoder_kv, lie in the same order and come before the positions' own.
 
     Source:
-        Dhariwal & Nichol 2021, section 3; Nichol et al. 2022, section 2.1 (GLIDE), for the text.
+        Dhariwal & Nichol 2021, section 3; Nichol et al. 2022, section 4.1 (GLIDE), for the text.
     """
 
     def __init__(self, channels: int, num_heads: int, *, new_order: bool = False, text_width: int | None = None):

@@ -89,7 +89,7 @@ class UNetConfig(TrunkConfig):
         num_classes: rows of the label embedding, the null class (the last row) included; None: not class-conditional.
         num_heads_upsample: heads in the upward half where they go by count; -1: as num_heads.
         low_res: takes a low-resolution image too, upsampled and concatenated after x (super-resolution).
-        low_res_noise: is told how much noise lies on that image (conditioning augmentation, Ho et al. 2022, section 4).
+        low_res_noise: is told how much noise lies on that image (conditioning augmentation, Ho et al. 2022).
         image_channels: takes an image of so many channels too, concatenated after x (segmentation, Wolleb et al. 2021).
         mask_channels: takes an image like x and a mask of so many channels too, concatenated after x as image * mask
             and mask (inpainting, GLIDE's layout); 1 without patches, patch^2 with.

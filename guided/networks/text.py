@@ -108,7 +108,7 @@ def encode(net: nn.Module, config: TextConfig, tokens: Tensor, mask: Tensor) -> 
         ValueError: the shape is another, or the network has no transformer.
 
     Source:
-        Nichol et al. 2022, section 2.1 (GLIDE); the padding embedding is the released code's.
+        Nichol et al. 2022, section 4.1 (GLIDE); the padding embedding is the released code's.
     """
     if not config.layers:
         raise ValueError("this network takes encoded text (N, L, width), not tokens")

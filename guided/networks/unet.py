@@ -140,7 +140,7 @@ class UNet(Trunk):
         (N, out_channels, H, W) in x's dtype.
 
     Source:
-        Dhariwal & Nichol 2021, section 3; Nichol et al. 2022, section 2.1 (GLIDE).
+        Dhariwal & Nichol 2021, section 3; Nichol et al. 2022, section 4.1 (GLIDE).
     """
 
     config: UNetConfig
