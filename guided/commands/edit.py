@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guided.commands.clip import add_flags, check_flags
 from guided.commands.editors import EDITORS, Editor, Option
 from guided.commands.places import check_folder
 from guided.commands.sample import check_file
@@ -48,8 +49,8 @@ def _add_editor(editors: argparse._SubParsersAction, editor: Editor) -> None:
     what = p.add_argument_group("what")
     what.add_argument("--model", default="emoji64", metavar="NAME|FOLDER", help="default: emoji64, the embedded one")
     what.add_argument("--label", action="append", help="what it is to show, as in `guided sample`; several: a row")
-    what.add_argument("--prompt", help="for models that take text")
     what.add_argument("--input-size", metavar="N|HxW", help="the image is brought to it; default: the model's size")
+    add_flags(p)
     how = p.add_argument_group("how")
     how.add_argument("--seed", type=int, help="of the first picture, the next has seed + 1; default: a fresh one")
     how.add_argument("--steps", help="as in `guided sample`; default: the editor's")
@@ -118,6 +119,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--seed must not be negative, got {args.seed}")
     if args.classifier is not None and not args.label:
         raise ValueError("--classifier has nothing to guide to without --label")
+    check_flags(args)
     if not Path(args.image).exists():
         raise FileNotFoundError(f"{args.image}: no such file or folder")
 

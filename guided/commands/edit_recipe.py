@@ -13,6 +13,7 @@ from torch import Tensor
 import editing
 import guided
 from editing.inputs import read_mask
+from guided.commands.clip import ClipRecipe, clip_of, clip_term, load_clip
 from guided.commands.draw import best_device, classifier_labels, load_models
 from guided.commands.editors import EDITORS, Option
 from guided.commands.labels import canonical, spread, to_tensor
@@ -33,6 +34,8 @@ class EditRecipe:
         weights: SHA-256 of the weights that are used, by the name or folder they were asked for by.
         options: the editor's own, as they were typed; paths for files.
         labels: as `labels.spread` gives them; None for no class.
+        prompts: one for all pictures, or one a picture; None for none.
+        clip: the fields of a `ClipRecipe`, where CLIP guides to them.
 
     The others are as in `guided.commands.recipe.Recipe`.
     """
@@ -45,7 +48,8 @@ class EditRecipe:
     options: dict[str, Any]
     model: str
     labels: list[str] | None
-    prompt: str | None
+    prompts: list[str] | None
+    clip: dict[str, Any] | None
     input_size: list[int] | None
     seed: int
     steps: int | str | None
@@ -70,39 +74,55 @@ class Hands:
             self.loaded[key] = load_models(name, classifier, device=device, dtype=dtype)
         return self.loaded[key]
 
+    def clip(self, recipe: EditRecipe) -> Any:
+        """The CLIP of a recipe."""
+        key = ("clip", str(recipe.clip), recipe.device)
+        if key not in self.loaded:
+            self.loaded[key] = load_clip(ClipRecipe(**recipe.clip), recipe.device)
+        return self.loaded[key]
+
     def edit(self, recipe: EditRecipe) -> Tensor:
         """(N, C, H, W) in [-1, 1].
 
         Raises:
             ValueError: something in the recipe does not fit, or is not what it was.
         """
+        editor = EDITORS[recipe.editor]
         model, classifier = self.models(recipe.model, recipe.classifier, recipe.device, recipe.dtype)
-        size = tuple(recipe.input_size) if recipe.input_size else (model.image_size, model.image_size)
+        size = None if editor.own_size else (model.image_size, model.image_size)
+        size = tuple(recipe.input_size) if recipe.input_size else size
         image = guided.to_tensor(recipe.image, size).to(model.device)
-        labels = None if recipe.labels is None else to_tensor(recipe.labels, model)
-        own = {}
-        for option in EDITORS[recipe.editor].options:
-            if option.name not in recipe.options:
-                continue
-            value = self.value(option, recipe.options[option.name], recipe, model, size)
-            if option.kind == "strokes":
-                image = editing.masks.paint(image, value)
-            else:
-                own[option.name] = value
-        grow, soft = own.pop("mask_grow", 0), own.pop("mask_feather", 0)
-        if "mask" in own:
-            own["mask"] = editing.masks.feather(editing.masks.dilate(read_mask(own["mask"], image), grow), soft)
-        elif grow or soft:
-            raise ValueError("--mask-grow and --mask-feather need --mask")
+        values = {
+            option.name: self.value(option, recipe.options[option.name], recipe, model, tuple(image.shape[2:]))
+            for option in editor.options
+            if option.name in recipe.options
+        }
+        if "strokes" in values:
+            image = editing.masks.paint(image, values.pop("strokes"))
+        own = with_mask(values, image)
         common = {
-            "labels": labels, "prompt": recipe.prompt, "guidance_scale": recipe.guidance_scale, "seeds": recipe.seed,
-            "steps": recipe.steps, "sampler": recipe.sampler,
-        }  # fmt: skip
-        if classifier is not None:
-            targets = classifier_labels(labels, model, classifier)
-            common["terms"] = [classifier.term(targets, recipe.classifier_scale)]
+            "labels": None if recipe.labels is None else to_tensor(recipe.labels, model),
+            "guidance_scale": recipe.guidance_scale,
+            "seeds": recipe.seed,
+            "steps": recipe.steps,
+            "sampler": recipe.sampler,
+            "terms": self.terms(recipe, model, classifier),
+        }
+        if recipe.prompts is not None and "text" in model.conditions:
+            common["prompt"] = recipe.prompts if len(recipe.prompts) > 1 else recipe.prompts[0]
         common = {name: value for name, value in common.items() if value is not None}
-        return getattr(editing, recipe.editor)(model, image, **own, **common, progress=sys.stderr.isatty())
+        return getattr(editing, editor.of_editing)(model, image, **own, **common, progress=sys.stderr.isatty())
+
+    def terms(self, recipe: EditRecipe, model: Model, classifier: Any) -> list[guided.Term]:
+        """The gradient guidance that the recipe asks for."""
+        terms = []
+        if classifier is not None:
+            targets = classifier_labels(to_tensor(recipe.labels, model), model, classifier)
+            terms.append(classifier.term(targets, recipe.classifier_scale))
+        if recipe.clip is not None:
+            n = len(recipe.prompts or [1])
+            terms.append(clip_term(ClipRecipe(**recipe.clip), self.clip(recipe), recipe.prompts, n))
+        return terms
 
     def value(self, option: Option, typed: Any, recipe: EditRecipe, model: Model, size: tuple[int, int]) -> Any:
         """What the function takes for what was typed."""
@@ -116,12 +136,30 @@ class Hands:
             return self.models(typed, None, recipe.device, recipe.dtype)[0]
         if option.kind == "sides":
             return tuple(typed)
+        if option.kind == "judge" and typed == "clip":
+            if recipe.clip is None or not recipe.prompts or len(recipe.prompts) != 1:
+                raise ValueError(
+                    f"--{option.name} clip needs one --prompt, and --clip where the model takes text itself"
+                )
+            clip = self.clip(recipe)
+            return lambda images: clip.similarity(images, recipe.prompts[0])
         if option.kind == "judge":
             _, judge = self.models(recipe.model, typed, recipe.device, recipe.dtype)
             if not recipe.labels or len(set(recipe.labels)) != 1:
                 raise ValueError(f"--{option.name} needs one --label to judge by")
             return judge.term(classifier_labels(to_tensor(recipe.labels[:1], model), model, judge))
         return typed
+
+
+def with_mask(values: dict[str, Any], image: Tensor) -> dict[str, Any]:
+    """The values with their mask as --mask-grow and --mask-feather make it."""
+    own = dict(values)
+    grow, soft = own.pop("mask_grow", 0), own.pop("mask_feather", 0)
+    if "mask" in own:
+        own["mask"] = editing.masks.feather(editing.masks.dilate(read_mask(own["mask"], image), grow), soft)
+    elif grow or soft:
+        raise ValueError("--mask-grow and --mask-feather need --mask")
+    return own
 
 
 def strokes(path: str, size: tuple[int, int]) -> Any:
@@ -140,6 +178,7 @@ def recipe_of(args: argparse.Namespace, image: Path, seed: int, hands: Hands) ->
     """The recipe that the arguments stand for, for one picture; reads it, so that a bad one is known at once."""
     device = args.device or best_device()
     model, _ = hands.models(args.model, args.classifier, device, args.dtype)
+    clip, _ = clip_of(args, takes_text="text" in model.conditions, device=device)
     options, files = {}, {}
     weights = {args.model: model_sha256(args.model)}
     if args.classifier is not None:
@@ -153,7 +192,7 @@ def recipe_of(args: argparse.Namespace, image: Path, seed: int, hands: Hands) ->
             files[option.name] = sha256(existing(Path(options[option.name])))
         elif option.kind == "model":
             weights[typed] = model_sha256(typed)
-        elif option.kind == "judge":
+        elif option.kind == "judge" and typed != "clip":
             weights[typed + " (classifier)"] = classifier_sha256(typed)
     steps = args.steps
     if steps is not None:
@@ -167,7 +206,8 @@ def recipe_of(args: argparse.Namespace, image: Path, seed: int, hands: Hands) ->
         options=options,
         model=args.model,
         labels=spread(args.label, model, None) if args.label else None,
-        prompt=args.prompt,
+        prompts=args.prompt,
+        clip=None if clip is None else asdict(clip),
         input_size=sides(args.input_size, "--input-size") if args.input_size else None,
         seed=seed,
         steps=steps,

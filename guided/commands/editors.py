@@ -12,7 +12,8 @@ class Option:
     Attributes:
         name: the keyword of the function.
         kind: "float", "int", "text", "flag"; "levels", numbers with commas; "sides", H or HxW; or what a file or name
-            stands for: "mask", "picture", "strokes", "label", "model", "judge" (a classifier's term).
+            stands for: "mask", "picture", "strokes", "label", "model", "judge"
+            (a classifier, or "clip").
         help: for --help.
         choices: where only some texts will do.
         required: whether it must be given.
@@ -30,17 +31,26 @@ class Editor:
     """One row.
 
     Attributes:
-        name: the command's word, and the function's name in `editing`.
+        name: the command's word.
         help: one line.
         options: in the order of --help; those that are not given keep the function's defaults.
         sampler: whether the function takes one. common: whether it takes the arguments that one-call editors share.
         example: the rest of a line that begins with `guided edit NAME`.
+        function: its name in `editing`, where that is not `name`.
+        own_size: the image stays as large as it is, instead of the model's size.
     """
 
     name: str
     help: str
     options: tuple[Option, ...]
     example: str
+    function: str = ""
+    own_size: bool = False
+
+    @property
+    def of_editing(self) -> str:
+        """The function's name in `editing`."""
+        return self.function or self.name
 
 
 def mask(help: str = "1 = paint", required: bool = True) -> tuple[Option, ...]:
@@ -106,7 +116,7 @@ EDITORS = {
             "region", "turn a region into what label or terms say, and choose the best of many",
             (*mask(), STRENGTH, SIGMA, Option("candidates", "int", "how many are drawn"),
              Option("best", "int", "how many of them are kept"),
-             Option("judge", "judge", "a classifier that says which are best for --label"),
+             Option("judge", "judge", "what says which are best: a classifier (by --label), or clip (by --prompt)"),
              Option("keep_background", "float", "scale of a term that holds the rest"),
              Option("views", "int", "augmented views for terms that look at x0")),
             "photo.png --mask region.png --label heart --candidates 16 --best 4 --judge emoji64",
@@ -117,6 +127,39 @@ EDITORS = {
              Option("threshold", "float", "of the contrast, in (0, 1)"), Option("draws", "int", "of the noise"),
              Option("grow", "int", "pixels by which the mask is made wider")),
             "photo.png --source face-smiling --label face-unwell --guidance-scale 3",
+        ),
+        Editor(
+            "upscale", "the picture at a larger size",
+            (Option("factor", "int", "how many times as large; default: to the model's size"),
+             Option("method", "text", "default: a model trained for it, else posterior", ("model", "posterior", "ilvr")),
+             Option("rule", "text", "of posterior", ("ddnm", "pigdm", "mmps", "dps")),
+             Option("low", "float", "of ilvr: the noise level down to which the image rules")),
+            "small.png --factor 2", own_size=True,
+        ),
+        Editor(
+            "ilvr", "new pictures with the layout and colours of this one",
+            (Option("factor", "int", "the side of the blocks whose means are kept; the larger, the freer"),
+             Option("low", "float", "the noise level down to which they are")),
+            "photo.png --factor 8 --label cat-face",
+        ),
+        Editor(
+            "invert", "turn it to noise and back: itself, or what it would be as another class",
+            (Option("to", "label", "the class on the way back; default: --label, that on the way up"), STRENGTH, SIGMA,
+             Option("evaluations", "int", "of the network, at most so many a step")),
+            "photo.png --label face-smiling --to face-unwell --guidance-scale 2", function="reconstruct",
+        ),
+        Editor(
+            "interpolate", "a row of pictures from this one to another",
+            (Option("other", "picture", "the other end", required=True), Option("n", "int", "how many, with the ends"),
+             Option("to", "label", "the other's class; default: --label"), STRENGTH,
+             Option("evaluations", "int", "of the network, a step of the inversion")),
+            "photo.png --other second.png --n 7",
+        ),
+        Editor(
+            "translate", "the picture that another model makes of the noise this model makes it of",
+            (Option("target", "model", "a name or a folder", required=True),
+             Option("to", "text", "the target's class"), Option("evaluations", "int", "of the model, a step up")),
+            "photo.png --target runs/paintings --label cat --to portrait",
         ),
     )
 }  # fmt: skip

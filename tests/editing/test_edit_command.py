@@ -55,12 +55,11 @@ def pixels(path) -> np.ndarray:
 
 @pytest.mark.parametrize("row", EDITORS.values(), ids=lambda row: row.name)
 def test_a_row_is_a_function_and_its_arguments(row):
-    parameters = inspect.signature(getattr(editing, row.name)).parameters
+    parameters = inspect.signature(getattr(editing, row.of_editing)).parameters
     taken = set(parameters)
-    if "own" in parameters:  # of `inpaint`, those of its methods
-        taken |= {
-            name for method in ("blend", "repaint") for name in inspect.signature(getattr(editing, method)).parameters
-        }
+    if "own" in parameters:  # those of its methods
+        methods = (editing.blend, editing.repaint, editing.restore, editing.ilvr)
+        taken |= {name for method in methods for name in inspect.signature(method).parameters}
     assert {option.name for option in row.options} <= taken | OF_THE_COMMAND
     required = {
         name for name, p in list(parameters.items())[2:] if p.default is p.empty and p.kind not in (p.VAR_KEYWORD,)
@@ -159,12 +158,18 @@ def test_a_mask_can_be_grown_and_softened(tiny_folder, photo, mask, tmp_path):
         (["repaint", "--mask", "mask.png", "--nfe", "9"], (16, 16, 3)),
         (["outpaint", "--size", "16x24"], (16, 24, 3)),
         (["region", "--mask", "mask.png", "--label", "cat", "--candidates", "2", "--best", "2"], (16, 34, 3)),
+        (["upscale", "--factor", "2", "--method", "ilvr"], (32, 32, 3)),
+        (["ilvr", "--factor", "4", "--label", "cat"], (16, 16, 3)),
+        (["invert", "--label", "cat", "--to", "dog", "--evaluations", "2"], (16, 16, 3)),
+        (["interpolate", "--other", "mask.png", "--n", "3", "--evaluations", "2"], (16, 3 * 16 + 2 * GAP, 3)),
+        (["translate", "--target", "MODEL", "--to", "dog", "--label", "cat"], (16, 16, 3)),
         (["diffedit", "--label", "cat", "--source", "dog", "--draws", "2"], (16, 16, 3)),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_every_editor_runs(tiny_folder, photo, mask, tmp_path, monkeypatch, words, shape):
     monkeypatch.chdir(tmp_path)
+    words = [tiny_folder if word == "MODEL" else word for word in words]
     assert run("edit", words[0], photo, *words[1:], "--model", tiny_folder, "--out", "out.png", *FAST) == 0
     assert pixels("out.png").shape == shape
     assert run("replay", "out.png") == 0
