@@ -3,11 +3,13 @@
     python benchmarks/segmentation.py baseline DATA --preset segment128 --out runs/baseline [--images N]
     python benchmarks/segmentation.py steps    DATA --model nuclei128
     python benchmarks/segmentation.py table    DATA --model nuclei128 --baseline runs/baseline --name nuclei
+    python benchmarks/segmentation.py picture  tests/data/nuclei --model nuclei128 --name nuclei
 
 `baseline` trains on the pairs, augmentation, batches, optimizer and number of pictures that `guided train` uses, and
 a network that differs only in what it is given: the picture, no noisy mask, one time. `steps` compares numbers of
 steps on the validation part; `table` measures both models on the test part and writes
-benchmarks/results/segmentation-NAME.md.
+benchmarks/results/segmentation-NAME.md; `picture` draws docs/images/segment-NAME.png (each row a picture, its true
+segments, those found, probability, entropy) and segment-NAME-samples.png (six masks of one part).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from torch import Tensor, nn
 import editing
 import guided
 from editing.scores import auroc, calibration_error, choose_threshold, confusion, dice, iou, near_outline
-from editing.segmentation import entropy
+from editing.segmentation import entropy, heat
 from guided.presets import PRESETS
 from guided.training.optimizers import OPTIMIZERS
 
@@ -184,6 +186,31 @@ def table(args: argparse.Namespace) -> None:
     write(args, rows, len(data.images))
 
 
+def picture(args: argparse.Namespace) -> None:
+    """The pictures of the docs, twice as large."""
+    model, images = guided.load(args.model), Path("docs") / "images"
+    pairs = guided.Pairs(args.data, model.image_size, hold_out=0)
+    x = torch.stack([pairs.image(i) for i in range(len(pairs))])
+    truth = torch.stack([pairs.labels(i) for i in range(len(pairs))])[:, None]
+    found = editing.segment(model, x, samples=args.samples, steps=args.steps, sampler=args.sampler, seeds=0)
+    true = replace(found, mask=truth == 1)
+    grey = lambda p: (p * 2 - 1).expand(*p.shape[:-3], 3, -1, -1)  # noqa: E731
+    columns = [
+        x,
+        editing.overlay(x, true),
+        editing.overlay(x, found),
+        grey(found.probability),
+        heat(found.entropy, 0.7),
+    ]
+    rows = torch.stack(columns, dim=1).flatten(0, 1)
+    guided.save_grid(F.interpolate(rows, scale_factor=2), images / f"segment-{args.name}.png", columns=len(columns))
+    part = slice(40, 104)  # of the picture whose samples differ most
+    most = int(found.std.mean(dim=(1, 2, 3)).argmax())
+    tiles = [x[most], *(grey(one) for one in found.samples[:6, most]), *(heat(found.std[[most]], 0.5))]
+    tiles = torch.stack([tile.reshape(3, *tile.shape[-2:])[:, part, part] for tile in tiles])
+    guided.save_grid(F.interpolate(tiles, scale_factor=3), images / f"segment-{args.name}-samples.png", columns=8)
+
+
 def write(args: argparse.Namespace, rows: dict[str, dict[str, float]], pictures: int) -> None:
     """The table, as Markdown and JSON."""
     columns = list(next(iter(rows.values())))
@@ -206,7 +233,7 @@ def write(args: argparse.Namespace, rows: dict[str, dict[str, float]], pictures:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["baseline", "steps", "table"])
+    parser.add_argument("what", choices=["baseline", "steps", "table", "picture"])
     parser.add_argument("data")
     parser.add_argument("--model", default="nuclei128")
     parser.add_argument("--baseline", help="folder of the trained baseline")
@@ -222,7 +249,7 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--name", default="nuclei")
     args = parser.parse_args()
-    {"baseline": baseline, "steps": steps, "table": table}[args.what](args)
+    {"baseline": baseline, "steps": steps, "table": table, "picture": picture}[args.what](args)
 
 
 if __name__ == "__main__":

@@ -146,8 +146,7 @@ def few_shot(
     labels: Tensor,
     *,
     names: Sequence[str] | None = None,
-    blocks: Sequence[int] | None = None,
-    sigmas: Sequence[float] = SIGMAS,
+    features: Features | None = None,
     members: int = 5,
     pixels: int = 20_000,
     epochs: int = 8,
@@ -158,10 +157,11 @@ def few_shot(
     Memory: features of `pixels` pixels in all, and of one picture's maps.
 
     Args:
-        model: a generator, see `Features`, also for blocks and sigmas.
+        model: a generator.
         image: the pictures, as the editors take them.
         labels: (N, 1, H, W) or (N, H, W), bool or whole numbers; Segments.VOID (-1) where a pixel is not to be learnt.
         names: of the classes; None numbers them.
+        features: what pixels are told apart by; None is `Features(model)`.
         members: classifiers in the ensemble; they differ in their start and in the order of pixels.
         pixels: how many are learnt from, in all; of each picture equally many, at random.
         epochs: passes over them.
@@ -172,7 +172,7 @@ def few_shot(
     Source:
         Baranchuk et al. 2022.
     """
-    found, images = Features(model, blocks=blocks, sigmas=sigmas, seed=seed), read_image(model, image).float()
+    found, images = features or Features(model, seed=seed), read_image(model, image).float()
     labels = (labels[:, None] if labels.ndim == 3 else labels).long().to(images.device)
     if labels.shape != (len(images), 1, *images.shape[2:]):
         raise ValueError(f"labels are {tuple(labels.shape)}, the pictures {tuple(images.shape)}: one for each pixel")

@@ -39,8 +39,8 @@ def segment(
         steps: as `Model.sigmas` takes them.
         seeds: one a picture, an int s is s, s + 1, ...; None draws fresh ones. Sample k of a picture is a function of
             (seed, k) alone.
-        sampler: a name of `guided.samplers.SAMPLERS`, or a sampler with its options bound. Ancestral sampling, as in the
-            paper, gave the best masks and calibration (docs/segmentation.md).
+        sampler: a name of `guided.samplers.SAMPLERS`, or a sampler with its options bound. Ancestral sampling, as in
+            the paper, gave the best masks and calibration (docs/segmentation.md).
         batch_size: masks drawn at once.
         tolerance: stop early, once the standard error of `probability` (root mean square over each picture's pixels)
             is no larger, but not before four, which may agree by luck; None draws them all.

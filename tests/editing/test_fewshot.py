@@ -51,9 +51,8 @@ def test_pixels_are_interpolated_between_the_maps(tiny_model):
 
 def test_a_few_masks_are_enough_and_doubt_is_disagreement(tiny_model):
     images, disc = pictures(6)
-    learnt = editing.few_shot(
-        tiny_model, images, disc, members=3, pixels=1500, epochs=25, sigmas=[0.05], blocks=range(4)
-    )
+    features = Features(tiny_model, sigmas=[0.05], blocks=range(4))
+    learnt = editing.few_shot(tiny_model, images, disc, features=features, members=3, pixels=1500, epochs=25)
     new, truth = pictures(4, seed=1)
     result = learnt.segment(new)
     assert result.mask.dtype == torch.bool and result.samples.shape == (3, 4, 1, 16, 16)
@@ -88,8 +87,6 @@ def test_many_classes_and_pixels_that_are_not_to_be_learnt(tiny_model):
         ({"labels": torch.zeros(2, 1, 8, 8)}, "one for each pixel"),
         ({"labels": torch.zeros(2, 1, 16, 16)}, "at least two classes"),
         ({"labels": torch.full((2, 1, 16, 16), 3), "names": ["a", "b"]}, "label 3, but there are 2 classes"),
-        ({"blocks": [99]}, r"blocks must be numbers in 0 \.\. "),
-        ({"sigmas": [500.0]}, "sigmas must lie in"),
         ({"members": 0}, "members, pixels and epochs"),
     ],
 )
@@ -97,3 +94,16 @@ def test_clear_errors(options, said, tiny_model):
     images, disc = pictures(2)
     with pytest.raises(ValueError, match=said):
         editing.few_shot(tiny_model, **{"image": images, "labels": disc, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"blocks": [99]}, r"blocks must be numbers in 0 \.\. "),
+        ({"blocks": []}, "blocks must be numbers"),
+        ({"sigmas": [500.0]}, "sigmas must lie in"),
+    ],
+)
+def test_features_check_their_arguments(options, said, tiny_model):
+    with pytest.raises(ValueError, match=said):
+        Features(tiny_model, **options)
