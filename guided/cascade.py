@@ -25,7 +25,7 @@ class Stage:
         steps, sampler, guidance_scale: as `sample` takes them.
         low_res_noise: level of the noise put on what comes from the stage before, of which the network is told; only
             for models trained with it.
-        options: any more arguments of `sample`: spacing, window, terms, temperature, size, eta, ...
+        options: any more arguments of `sample`: spacing, window, terms, temperature, size, image and mask, eta, ...
     """
 
     model: Model
@@ -141,6 +141,7 @@ def _count(stages: Sequence[Stage], labels: Labels, prompt: Prompt, seeds: Seeds
     if labels is not None:
         counts.append(len(next(stage.model for stage in stages if stage.model.class_names).labels(labels)))
     counts += [len(v) for v in (prompt, seeds) if v is not None and not isinstance(v, str | int)]
+    counts += [len(stage.options[key]) for stage in stages for key in ("image", "mask") if key in stage.options]
     return max(counts)
 
 

@@ -141,6 +141,16 @@ def test_padding_hides_which_token_stands_there_and_without_it_tokens_show():
         assert (bare(x, t, tokens=a, mask=mask) - bare(x, t, tokens=b, mask=mask)).abs().max() > 1e-3
 
 
+def test_an_inpainting_network_that_is_told_nothing_knows_nothing():
+    net = random_net(replace(SMALL, mask_channels=1))
+    x, t, tokens = randn(1, 3, 8, 8), torch.tensor([500.0]), torch.tensor([[1, 2, 3, 4, 5]])
+    image, nowhere, everywhere = randn(1, 3, 8, 8, seed=3), torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)
+    with torch.no_grad():
+        told = net(x, t, tokens=tokens, inpaint_image=image, inpaint_mask=nowhere)
+        assert torch.equal(net(x, t, tokens=tokens), told)
+        assert (net(x, t, tokens=tokens, inpaint_image=image, inpaint_mask=everywhere) - told).abs().max() > 1e-3
+
+
 def test_half_precision_keeps_the_transformer_in_float32():
     net = random_net(SMALL)
     x, t, tokens = randn(1, 3, 8, 8), torch.tensor([500.0]), torch.tensor([[1, 2, 3, 4, 5]])

@@ -8,6 +8,7 @@ import random
 import re
 import unicodedata
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import golden_files
@@ -18,6 +19,7 @@ from torch.testing import assert_close
 import guided
 from guided import openai
 from guided.bpe import BytePairs, read_merges, words
+from guided.cli import main
 from guided.model import Model
 from guided.networks import TextConfig, UNet, UNetConfig
 from guided.text import PAD, Bytes, Gpt2, OpenClip
@@ -165,6 +167,22 @@ def test_a_model_reads_by_a_tower_and_a_checkpoint_names_it(tower, tmp_path):
     assert (images[0] - images[1]).abs().max() > 1e-3
     assert_close(images, guided.sample(model, prompt=model.text(["a red cat", "a dog"]), steps=2, seeds=[0, 0],
                                        guidance_scale=2.0))  # fmt: skip
+
+
+def test_guided_train_reads_captions_by_a_tower(tower, tmp_path, monkeypatch):
+    row = guided.presets.PRESETS["text64"]
+    small = replace(row, network=NET, image_size=8, patch=1, batch_size=2, images=4, warmup=0)
+    monkeypatch.setitem(guided.presets.PRESETS, "text64", small)
+    data, out = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    for name in ("a", "b"):
+        guided.to_pil(torch.rand(1, 3, 8, 8) * 2 - 1)[0].save(data / f"{name}.png")
+    (data / "metadata.csv").write_text("file,caption\na.png,a red cat\nb.png,a dog\n")
+    words = ["train", str(data), "--preset", "text64", "--out", str(out), "--device", "cpu", "--grid", "2"]
+    assert main([*words, "--text-tower", tower.name]) == 0
+    model = guided.load(out)
+    assert model.reader == tower and model.net.config.text.layers == 0 and model.net.config.text_width == 16
+    assert guided.sample(model, prompt="a dog", steps=2, seeds=0, guidance_scale=2.0).shape == (1, 3, 8, 8)
 
 
 def test_towers_that_are_not_here_are_told_at_once():

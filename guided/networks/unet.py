@@ -129,8 +129,8 @@ class UNet(Trunk):
         low_res: (N, C, h, w), given if and only if the network is for super-resolution.
         tokens, mask: (N, context) int64 and bool, True where there is a token; they or `text` are given if and only if
             the network takes text.
-        inpaint_image, inpaint_mask: (N, C, H, W) and (N, mask_channels, H, W), 1 where the image is known; given if and
-            only if the network is for inpainting.
+        inpaint_image, inpaint_mask: (N, C, H, W) and (N, mask_channels, H, W), 1 where the image is known, of networks
+            for inpainting; left out, nothing is known.
         image: (N, image_channels, H, W), given if and only if the network is conditioned on a picture.
         augment: (N, A) numbers of the augmentation; left out, none.
         low_res_sigma: (N,) level of the noise on low_res; left out, none.
@@ -175,6 +175,8 @@ class UNet(Trunk):
     ) -> Tensor:
         if tokens is not None and text is None:
             text = self.encode_text(tokens, mask)
+        if self.config.mask_channels and inpaint_mask is None:
+            inpaint_image, inpaint_mask = torch.zeros_like(x), torch.zeros_like(x[:, : self.config.mask_channels])
         self._check(x, y=y, low_res=low_res, inpaint_mask=inpaint_mask, image=image, text=text)
         parts = [x]
         if inpaint_mask is not None:
