@@ -42,7 +42,7 @@ class Cutouts:
         ValueError: an attribute is out of range or unknown.
 
     Source:
-        Crowson et al. 2022, section 3.1 (augmented crops); Avrahami et al. 2022, section 4.1 (extending augmentations).
+        Crowson et al. 2022 (augmented cutouts); Avrahami et al. 2022 (extending augmentations).
     """
 
     count: Count = 16

@@ -46,7 +46,7 @@ class Clip:
         FileNotFoundError: weights that are not on this machine and cannot be fetched (at once, not after a time-out).
 
     Source:
-        Crowson et al. 2022, section 3; Nichol et al. 2022, section 2.4.
+        Crowson et al. 2022; Nichol et al. 2022, section 2.4.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ def match(image: Tensor, own: Wanted, form: str) -> Tensor:
     """(N,) how well unit vectors (N, D) fit weighted ones (N or 1, K, D), (N or 1, K).
 
     Source:
-        "spherical": minus 2 arcsin^2(|a - b| / 2) = minus half the squared angle (Crowson et al. 2022, section 3.2).
+        "spherical": minus 2 arcsin^2(|a - b| / 2) = minus half the squared angle (Crowson et al. 2022).
     """
     vectors, weights = own
     gap = (image[:, None] - vectors).norm(dim=2)

@@ -13,8 +13,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p = subparsers.add_parser(
         "models",
         help="list embedded models, official files and training presets",
-        description="The embedded models, by the names that --model and --classifier take; the official files that "
-        "`guided import` understands; and the presets of `guided train`.",
+        description="The embedded models, by the names that --model, --classifier and --clip take; the official files "
+        "that `guided import` understands; and the presets of `guided train`.",
     )
     p.add_argument("--json", action="store_true", help="for programs: one JSON object")
     p.set_defaults(run=run)
@@ -35,13 +35,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def embedded() -> list[dict[str, Any]]:
-    """Generators, then classifiers."""
+    """Generators, then classifiers, then CLIPs, which have no classes."""
     from classifiers.checkpoint import WEIGHTS as CLASSIFIERS
+    from classifiers.clip.checkpoint import WEIGHTS as CLIPS
     from guided.checkpoint import WEIGHTS as GENERATORS
     from guided.checkpoint import names_in, read_config
 
     rows = []
-    for kind, weights in (("generator", GENERATORS), ("classifier", CLASSIFIERS)):
+    for kind, weights in (("generator", GENERATORS), ("classifier", CLASSIFIERS), ("clip", CLIPS)):
         for name in names_in(weights):
             folder = weights / name
             config = read_config(folder)
@@ -50,7 +51,7 @@ def embedded() -> list[dict[str, Any]]:
                     "name": name,
                     "kind": kind,
                     "image_size": config["image_size"],
-                    "classes": len(config["class_names"]),
+                    "classes": len(config["class_names"]) if "class_names" in config else None,
                     "megabytes": round((folder / "model.safetensors").stat().st_size / 1e6, 1),
                     "card": card(folder),
                     "folder": str(folder),
