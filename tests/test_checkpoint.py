@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from guided import checkpoint
 from guided.checkpoint import check_device, load, names_in, read_weights, save
-from guided.model import PARAMETRIZATIONS, Model
+from guided.model import Model
 from guided.networks import UNet, UNetConfig
+from guided.parametrizations import PARAMETRIZATIONS
 from guided.schedule import Schedule
 
 NET = UNetConfig(model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,), num_heads=2)

@@ -19,7 +19,7 @@ LAYERS = [
         "guided.types", "guided.noise", "guided.schedule", "guided.spacing", "guided.labels",
         "guided.pixels", "guided.images", "guided.folders", "guided.augment", "guided.data", "guided.conditions",
         "guided.segments", "guided.pair_files", "guided.pairs",
-        "guided.bpe", "guided.text", "guided.holes", "guided.derived",
+        "guided.parametrizations", "guided.bpe", "guided.text", "guided.holes", "guided.derived",
     },
     {"guided.networks"},
     {"guided.model"},

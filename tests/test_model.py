@@ -14,9 +14,10 @@ from torch.utils._pytree import tree_leaves
 
 from guided.guidance import cfg
 from guided.losses import denoising_loss, hybrid_loss, variational_term
-from guided.model import PARAMETRIZATIONS, Model
+from guided.model import Model
 from guided.networks import UNet, UNetConfig
 from guided.noise import SeededNoise
+from guided.parametrizations import PARAMETRIZATIONS
 from guided.schedule import Schedule, space_timesteps
 
 NAMES = ["cat", "dog", "horse"]

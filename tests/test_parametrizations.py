@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from guided import Model, Schedule
-from guided.model import PARAMETRIZATIONS
+from guided.parametrizations import PARAMETRIZATIONS
 
 ROWS = {"vp": "VPPrecond", "ve": "VEPrecond", "edm": "EDMPrecond"}
 MEAN, STD = 0.3, 0.5
