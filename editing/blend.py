@@ -29,7 +29,7 @@ def blend_stream(states: Iterable[State], image: Tensor, mask: Tensor, *, noise:
         noise: one draw a step, but none at sigma = 0, where the known pixels are the image itself.
 
     Source:
-        Avrahami et al. 2022, Alg. 2, lines 6-7.
+        Avrahami et al. 2022, Alg. 2.
     """
     mask = read_mask(mask, image)
     for state in states:
@@ -47,7 +47,7 @@ def join(state: State, image: Tensor, mask: Tensor, z: Tensor) -> Tensor:
     s = float(state.sigma)
     if s == 0:
         return mask * state.x + (1 - mask) * image
-    return torch.where(mask > 0, state.x, image + s * z)  # Avrahami et al. 2022, Alg. 2, line 7
+    return torch.where(mask > 0, state.x, image + s * z)  # Avrahami et al. 2022, Alg. 2
 
 
 def blend(

@@ -1,7 +1,7 @@
 """DiffEdit: what two conditions disagree about is what must change; the rest is held by inversion.
 
 Source:
-    Couairon et al. 2023 (DiffEdit), section 3.2.
+    Couairon et al. 2023 (DiffEdit).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def contrast(D_a: Denoiser, D_b: Denoiser, image: Tensor, sigma: float, *, noise
         else decide the scale.
 
     Source:
-        Couairon et al. 2023, section 3.2, step 1.
+        Couairon et al. 2023, step 1.
     """
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
@@ -43,7 +43,7 @@ def contrast(D_a: Denoiser, D_b: Denoiser, image: Tensor, sigma: float, *, noise
     total = torch.zeros_like(image[:, :1])
     for _ in range(draws):
         x = image + sigma * noise(image)
-        total += (D_a(x, s).x0 - D_b(x, s).x0).abs().mean(1, keepdim=True) / (sigma * draws)  # Couairon et al. 2023
+        total += (D_a(x, s).x0 - D_b(x, s).x0).abs().mean(1, keepdim=True) / (sigma * draws)
     top = 3 * total.mean((1, 2, 3), keepdim=True)
     return (total / top.clamp(min=1e-12)).clamp(max=1)
 
@@ -62,7 +62,7 @@ def diffedit_stream(
         sampler, noise: of the way down.
 
     Source:
-        Couairon et al. 2023, section 3.2, steps 2 and 3.
+        Couairon et al. 2023, steps 2 and 3.
     """
     mask = read_mask(mask, image)
     encoded = {float(sigmas[-2]): image, 0.0: image}
@@ -70,7 +70,7 @@ def diffedit_stream(
         for state in guided.ddim(source, image, sigmas[:-1].flip(0)):  # Couairon et al. 2023, step 2
             encoded[float(state.sigma)] = state.x
     for state in sampler(D, encoded[float(sigmas[0])], sigmas, noise=noise):
-        state.x = mask * state.x + (1 - mask) * encoded[float(state.sigma)]  # Couairon et al. 2023, eq. 4
+        state.x = mask * state.x + (1 - mask) * encoded[float(state.sigma)]  # Couairon et al. 2023, step 3
         yield state
 
 

@@ -48,7 +48,7 @@ def sdedit_stream(
     result = image
     for k in range(repeats):
         z = noise(image)
-        x = result + float(sigmas[0]) * z  # Meng et al. 2022, Alg. 1, line 3
+        x = result + float(sigmas[0]) * z  # Meng et al. 2022, Alg. 1
         for state in sampler(D, x, sigmas, noise=noise):
             if mask is not None:
                 state.x = join(state, image, mask, z)  # Meng et al. 2022, Alg. 2

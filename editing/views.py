@@ -32,7 +32,7 @@ def seen_through(term: Term, *views: View) -> Term:
 
 
 def masked(mask: Tensor) -> View:
-    """The painted part alone, the rest grey (Avrahami et al. 2022, eq. 5).
+    """The painted part alone, the rest grey (Avrahami et al. 2022).
 
     Args:
         mask: (N, 1, H, W) or (1, 1, H, W), 1 = paint.
@@ -47,7 +47,8 @@ def augmented(mask: Tensor, n: int = 8, *, seed: int = 0) -> list[View]:
     does not depend on its batch mates.
 
     Source:
-        Avrahami et al. 2022, section 3.3; its numbers: affine by up to 15 degrees and a tenth, perspective 0.7.
+        Avrahami et al. 2022 ("extending augmentations"); its numbers: affine by up to 15 degrees and a tenth of the
+        side, perspective 0.7, each with a probability of 0.7.
     """
     import kornia.augmentation as K
 
@@ -83,7 +84,7 @@ def background(
         distance: d(a, b) -> (N,), differentiable, such as LPIPS; by default the mean square.
 
     Source:
-        Avrahami et al. 2022, eq. 7.
+        Avrahami et al. 2022 ("background preservation").
     """
     kept = 1 - mask
 

@@ -27,9 +27,10 @@ from guided.text import Bytes
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
-CARDS = sorted(ROOT.glob("*/weights/*/README.md"))
+CARDS = sorted([*ROOT.glob("*/weights/*/README.md"), *ROOT.glob("*/*/weights/*/README.md")])
 PAPERS = ROOT / "docs" / "papers.md"
-DOCS = [README, ROOT / "CONTRIBUTING.md", ROOT / "recipes" / "README.md", PAPERS, *GUIDES, *CARDS]
+EDITING = ROOT / "docs" / "editing.md"
+DOCS = [README, ROOT / "CONTRIBUTING.md", ROOT / "recipes" / "README.md", PAPERS, EDITING, *GUIDES, *CARDS]
 assert len(CARDS) >= 2  # every embedded model has its card beside its weights
 LEGAL = [ROOT / name for name in ("NOTICE", "CITATION.cff", "CHANGELOG.md", "LICENSE")]
 TRUNK = {"model_channels": 32, "num_res_blocks": 1, "channel_mult": (1,), "attention_resolutions": ()}
@@ -242,7 +243,7 @@ def test_equations_have_their_function_and_its_source_has_the_tag(function, tag)
 
 TITLES = (
     "DDPM|DDIM|Improved DDPM|ADM, classifier guidance|Classifier-free guidance|EDM|DPM-Solver++|UniPC|GLIDE|"
-    "Cascaded diffusion models"
+    "Cascaded diffusion models|SDEdit|Blended Diffusion|RePaint|DiffEdit"
 )
 
 
