@@ -234,7 +234,8 @@ def check_same_run(out: str | Path, config: dict[str, Any]) -> None:
     if not (out / "training").exists():
         raise ValueError(f"--out {out} holds a checkpoint and no run: choose another folder; --init takes its weights")
     was, now = read_config(out), json.loads(json.dumps(config))
-    for name in ("image_size", "class_names", "null_class", "patch", "parametrization", "schedule", "sigma_data"):
+    same = ("image_size", "class_names", "null_class", "patch", "parametrization", "schedule", "sigma_data", "reader")
+    for name in same:
         if name in was and was[name] != now.get(name):
             raise ValueError(f"--out {out} holds a run with another {name}: choose another folder")
     was, now = ({**(config.get("segments") or {}), "threshold": None} for config in (was, now))  # which is found anew

@@ -181,6 +181,8 @@ def test_guided_train_reads_captions_by_a_tower(tower, tmp_path, monkeypatch):
     words = ["train", str(data), "--preset", "text64", "--out", str(out), "--device", "cpu", "--grid", "2"]
     assert main([*words, "--text-tower", tower.name]) == 0
     model = guided.load(out)
+    assert main([*words[:-1], "0", "--init", str(out), "--out", str(tmp_path / "on"), "--text-tower", tower.name]) == 2
+    assert main([*words, "--text-tower", f"{tower.name}/../tower0"]) == 2  # a run that reads by another
     assert model.reader == tower and model.net.config.text.layers == 0 and model.net.config.text_width == 16
     assert guided.sample(model, prompt="a dog", steps=2, seeds=0, guidance_scale=2.0).shape == (1, 3, 8, 8)
 

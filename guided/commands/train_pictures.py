@@ -35,6 +35,8 @@ def generator(args: argparse.Namespace, preset: Preset) -> tuple[Model, Any, str
     images = read_images(args, preset)
     tower = text_tower(args.text_tower)
     model = starting_model(args, preset if tower is None else preset.reading(tower), images, tower)
+    if takes_text:
+        model.text(images.captions[0])  # says now, not in the first step, what it lacks to read with
     plain = Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip, augment=augmentation(preset, model))
     batches = plain
     if preset.shrink > 1 or preset.holes:
@@ -100,6 +102,8 @@ def starting_model(args: argparse.Namespace, preset: Preset, images: Images, tow
     if not args.init or finetune.is_bare(args.init):
         model = preset.model(names, size=size, reader=tower)
         said = finetune.weights_into(model, args.init) if args.init and not resumes else ""
+    elif tower is not None:
+        raise ValueError(f"--text-tower is for fresh networks: {args.init} reads as it was trained to")
     else:
         model, said = finetune.like(args.init, names, size=size, null_class=preset.label_dropout > 0)
         check_told(model, preset, args)
