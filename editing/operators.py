@@ -34,11 +34,17 @@ class Mask:
     Attributes:
         mask: (N or 1, 1, H, W) in [0, 1], 1 = paint: not known. A soft one is no projection; its pixels between 0 and
             1 are measured with the weight 1 - mask.
+
+    Raises:
+        ValueError: when called, the picture is of another size.
     """
 
     mask: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.mask.shape[2:] != x.shape[2:]:
+            (h, w), (height, width) = self.mask.shape[2:], x.shape[2:]
+            raise ValueError(f"the mask is {h}x{w}, the picture {height}x{width}: they must be of one size")
         return (1 - self.mask.to(x)) * x
 
     def pinv(self, y: Tensor) -> Tensor:
@@ -87,7 +93,6 @@ class Downsample:
 
         It is clamp(x + shift) with one shift a block (the multiplier of its constraint), found by halving.
         """
-        x, y = x.double(), y.double()
         bound = 1 + x.abs().max()
         low, high = -bound * torch.ones_like(y), bound * torch.ones_like(y)
         for _ in range(60):
