@@ -88,6 +88,14 @@ def test_the_judge_s_best_come_first(tiny_model):
     assert torch.equal(ranked(drawn, as_term, 3), ranked(drawn, brightness, 3))
 
 
+def test_one_image_goes_with_several_labels(tiny_model):
+    image, mask = pictures(1), hole()
+    both = editing.region(tiny_model, image, mask, labels=["cat", "dog"], candidates=2, best=2, steps=3, seeds=0)
+    dog = editing.region(tiny_model, image, mask, labels="dog", candidates=2, best=2, steps=3, seeds=2)
+    assert both.shape[0] == 4
+    assert_close(both[2:], dog, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
