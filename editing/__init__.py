@@ -18,7 +18,7 @@ from editing.outpaint import outpaint
 from editing.posterior import ddnm, measured
 from editing.region import region
 from editing.repaint import repaint, repaint_path, repaint_plan, repaint_stream
-from editing.restore import restore, restore_stream, travel_stream
+from editing.restore import deblur, restore, restore_stream, travel_stream
 from editing.sdedit import sdedit, sdedit_stream, variations
 from editing.segment import segment, segment_stream
 from editing.segmentation import Segmentation, overlay
@@ -26,7 +26,7 @@ from editing.translate import translate, translate_stream
 from editing.upscale import upscale
 
 __all__ = [
-    "Blur", "Downsample", "FewShot", "Mask", "Segmentation", "blend", "blend_stream", "ddnm", "diffedit",
+    "Blur", "Downsample", "FewShot", "Mask", "Segmentation", "blend", "blend_stream", "ddnm", "deblur", "diffedit",
     "diffedit_mask", "diffedit_stream", "differential", "differential_stream", "few_shot", "ilvr", "ilvr_stream",
     "inpaint", "interpolate", "interpolate_stream", "invert", "invert_stream", "masks", "measured", "outpaint",
     "overlay", "reconstruct", "region", "repaint", "repaint_path", "repaint_plan", "repaint_stream", "restore",

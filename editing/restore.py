@@ -12,7 +12,8 @@ from torch import Tensor
 
 import guided
 from editing.call import Sampler, first_order, prepare
-from editing.operators import Operator
+from editing.inputs import read_image
+from editing.operators import Blur, Operator
 from editing.posterior import RULES, ddnm, measured, residual_of
 from editing.repaint import repaint_path
 from guided import Denoiser, Model, NoiseFn, State, Term
@@ -169,3 +170,45 @@ def agree(operator: Operator, x: Tensor, y: Tensor) -> Tensor:
     if hasattr(operator, "within"):
         return operator.within(x, y)
     return (x + operator.pinv(residual_of(operator, y, x))).clamp(-1, 1)
+
+
+def deblur(
+    model: Model,
+    image: Any,
+    *,
+    deviation: float,
+    sigma_y: float = 0.02,
+    rule: str = "ddnm",
+    jump: int = 2,
+    resample: int = 3,
+    labels: Any = None,
+    prompt: str | None = None,
+    guidance_scale: float | Tensor = 1.0,
+    terms: Iterable[Term] = (),
+    steps: int | str | Sequence[int] = 50,
+    sampler: str | Sampler | None = None,
+    seeds: int | Sequence[int] | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """`restore` for a picture under a Gaussian blur.
+
+    Args:
+        image: the blurred picture, as `editing.inputs.read_image` takes it.
+        deviation: of the blur, in pixels.
+        sigma_y: the noise on top; bytes alone have 0.002, and 0 believes every last digit, which the inverse of a blur
+            makes 50 times as large (1 / `editing.Blur.floor`).
+        others: as in `restore`.
+
+    Returns:
+        (N, C, H, W) in [-1, 1].
+
+    Raises:
+        ValueError: deviation is not positive, or as `restore`.
+    """
+    operator = Blur(deviation)
+    y = read_image(model, image)
+    y = operator.forward(operator.pinv(y))  # what it cannot have let through was not in the picture
+    return restore(
+        model, y, operator, rule=rule, sigma_y=sigma_y, jump=jump, resample=resample, labels=labels, prompt=prompt,
+        guidance_scale=guidance_scale, terms=terms, steps=steps, sampler=sampler, seeds=seeds, progress=progress,
+    )  # fmt: skip

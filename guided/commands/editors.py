@@ -71,6 +71,8 @@ JUMPS = (
     Option("nfe", "int", "at most so many evaluations; chooses steps, jump and resample"),
 )
 
+RULE = Option("rule", "text", "of posterior sampling; default: ddnm", ("ddnm", "pigdm", "mmps", "dps"))
+
 EDITORS = {
     row.name: row
     for row in (
@@ -98,7 +100,7 @@ EDITORS = {
         Editor(
             "inpaint", "paint what the mask covers",
             (*mask(), Option("method", "text", "default: blend", choices=("blend", "repaint", "posterior", "model")),
-             Option("seam", "float", "pixels along the edge that may be drawn once more"), STRENGTH, SIGMA, *JUMPS),
+             Option("seam", "float", "pixels along the edge that may be drawn once more"), STRENGTH, SIGMA, *JUMPS, RULE),
             "photo.png --mask hole.png --method repaint --nfe 100",
         ),
         Editor("blend", "inpaint, by replacing what is known at every level", (*mask(), STRENGTH, SIGMA),
@@ -131,10 +133,17 @@ EDITORS = {
         Editor(
             "upscale", "the picture at a larger size",
             (Option("factor", "int", "how many times as large; default: to the model's size"),
-             Option("method", "text", "default: a model trained for it, else posterior", ("model", "posterior", "ilvr")),
-             Option("rule", "text", "of posterior", ("ddnm", "pigdm", "mmps", "dps")),
+             Option("method", "text", "default: model, where it was trained so", ("model", "posterior", "ilvr")),
+             RULE, *JUMPS[:2],
              Option("low", "float", "of ilvr: the noise level down to which the image rules")),
             "small.png --factor 2", own_size=True,
+        ),
+        Editor(
+            "deblur", "the picture without its blur",
+            (Option("deviation", "float", "of the Gaussian blur, in pixels", required=True),
+             Option("sigma_y", "float", "the noise on the blurred picture; default: 0.02 of a range of 2"),
+             RULE, *JUMPS[:2]),
+            "photo.png --deviation 2",
         ),
         Editor(
             "ilvr", "new pictures with the layout and colours of this one",
