@@ -100,7 +100,8 @@ EDITORS = {
         Editor(
             "inpaint", "paint what the mask covers",
             (*mask(), Option("method", "text", "default: blend", choices=("blend", "repaint", "posterior", "model")),
-             Option("seam", "float", "pixels along the edge that may be drawn once more"), STRENGTH, SIGMA, *JUMPS, RULE),
+             Option("seam", "float", "pixels along the edge that may be drawn once more"), STRENGTH, SIGMA, *JUMPS,
+             RULE),
             "photo.png --mask hole.png --method repaint --nfe 100",
         ),
         Editor("blend", "inpaint, by replacing what is known at every level", (*mask(), STRENGTH, SIGMA),
