@@ -67,7 +67,7 @@ def _undo_step(
         x0 = D(x, level).x0
         # Song et al. 2021, eq. 12 backwards
         residual = x0 + ratio * (goal - x0) - x if s_next > 0 else goal - x0
-        if before is not None:  # Barzilai & Borwein 1988, eq. 5
+        if before is not None:  # Barzilai & Borwein 1988
             dx, dr = x - before[0], before[1] - residual
             w = (_dot(dx, dr) / _dot(dr, dr).clamp(min=1e-30)).clamp(0.05, 1.0 if s_next > 0 else 4.0)
         before = x, residual

@@ -80,7 +80,7 @@ def by_model(model: Model, small: Tensor, operator: Downsample, **how: Any) -> T
 
 
 def by_ilvr(model: Model, small: Tensor, operator: Downsample, *, low: float = 0.0, **how: Any) -> Tensor:
-    """Super-resolution by ILVR: the small image is the low-pass that is held (Choi et al. 2021, section 4)."""
+    """Super-resolution by ILVR: the small image is the low-pass that is held (Choi et al. 2021)."""
     if not low >= 0:
         raise ValueError(f"low must be at least 0, a noise level, got {low}")
     call = prepare(model, operator.pinv(small), **how)

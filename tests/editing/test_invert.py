@@ -204,7 +204,7 @@ def test_rows_of_several_pairs_come_one_after_the_other():
 
 
 def test_translation_between_gaussians_is_optimal_transport():
-    """From N(m, s^2) to N(m', s'^2) by their common noise: m' + (s'/s) (x - m) (Su et al. 2023, section 3.3)."""
+    """From N(m, s^2) to N(m', s'^2) by their common noise: m' + (s'/s) (x - m) (Su et al. 2023)."""
     x, sigmas = points(3), chain(400, low=0.01, high=200.0)
     source, target = gaussian(0.3, 0.5).denoiser(), gaussian(-1.0, 0.8).denoiser()
     got = guided.last(editing.translate_stream(source, target, x, sigmas, sigmas))
