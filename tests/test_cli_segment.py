@@ -212,3 +212,16 @@ def test_generators_take_no_mask_flags(tmp_path, capsys):
     photo(tmp_path / "data" / "cat" / "a.png")
     assert run("train", tmp_path / "data", "--out", tmp_path / "run", "--preset", "small32", "--void", 3) == 2
     assert "--void is for presets that train segmenters" in capsys.readouterr().err
+
+
+# --- looking at segmenters ------------------------------------------------------------------------------------
+
+
+def test_info_and_models_say_what_a_segmenter_finds(folders, capsys):
+    assert run("info", folders["three"], "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["kind"] == "segmenter" and facts["takes"] == ["image"] and facts["flops"] > 0
+    assert facts["classes"] == ["sky", "road", "tree"]
+    assert run("models", "--json") == 0
+    rows = {(row["name"], row["kind"]): row for row in json.loads(capsys.readouterr().out)["embedded"]}
+    assert rows["nuclei128", "segmenter"]["classes"] == 2

@@ -19,7 +19,7 @@ class Opened:
 
     Attributes:
         name: what the caller called it.
-        kind: "generator" or "classifier".
+        kind: "generator", "segmenter" or "classifier".
         module: a `guided.Model` or a `classifiers.NoisyClassifier`.
         file: its weights.
     """
@@ -33,7 +33,7 @@ class Opened:
         """What it is, in values that JSON holds."""
         module = self.module
         inputs = getattr(module, "inputs", module)  # a classifier has a Model for what it knows of inputs
-        schedule = module.schedule
+        schedule, segments = module.schedule, getattr(module, "segments", None)
         return {
             "name": self.name,
             "kind": self.kind,
@@ -50,7 +50,7 @@ class Opened:
             "schedule": None if schedule is None else f"{schedule.name} chain of {len(schedule)} steps",
             "sigma_range": [module.sigma_min, module.sigma_max],
             "learned_range": getattr(module, "learned_range", False),
-            "classes": list(module.class_names),
+            "classes": list(segments.names if segments else module.class_names),
             "null_class": getattr(module, "null_label", None) is not None,
             "provenance": getattr(module, "provenance", {}),
         }
@@ -77,7 +77,8 @@ def open_checkpoint(source: str, *, classifier: bool = False, preset: str | None
         import classifiers
 
         return Opened(source, "classifier", classifiers.load(folder), folder / "model.safetensors")
-    return Opened(source, "generator", guided.load(folder), folder / "model.safetensors")
+    model = guided.load(folder)
+    return Opened(source, "segmenter" if model.segments else "generator", model, folder / "model.safetensors")
 
 
 def _official(source: str, preset: str | None) -> Opened:
