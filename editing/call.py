@@ -58,7 +58,7 @@ def prepare(
     mask: Any = None,
     *,
     labels: Any = None,
-    prompt: str | None = None,
+    prompt: str | Sequence[str] | None = None,
     guidance_scale: float | Tensor = 1.0,
     terms: Iterable[Term] = (),
     steps: int | str | Sequence[int] = 50,
@@ -87,7 +87,8 @@ def prepare(
     """
     image = read_image(model, image)
     mask = None if mask is None else read_mask(mask, image)
-    n = _count(image=image, mask=mask, labels=None if labels is None else model.labels(labels), seeds=seeds)
+    y = None if labels is None else model.labels(labels)
+    n = _count(images=image, masks=mask, labels=y, prompts=None if isinstance(prompt, str) else prompt, seeds=seeds)
     image = image.expand(n, -1, -1, -1)
     mask = None if mask is None else mask.expand(n, -1, -1, -1)
     run = find_sampler(default if sampler is None else sampler)
@@ -105,7 +106,7 @@ def bind(
     labels: Any,
     n: int,
     *,
-    prompt: str | None = None,
+    prompt: str | Sequence[str] | None = None,
     guidance_scale: float | Tensor = 1.0,
     terms: Iterable[Term] = (),
     run: Sampler = guided.ddim,
@@ -162,15 +163,10 @@ def first_order(run: Sampler) -> Sampler:
     return run
 
 
-def _count(*, image: Tensor, mask: Tensor | None, labels: Tensor | None, seeds: Any) -> int:
-    """How many pictures come out: every count is that or 1."""
-    counts = {"images": len(image)}
-    if mask is not None:
-        counts["masks"] = len(mask)
-    if labels is not None:
-        counts["labels"] = len(labels)
-    if seeds is not None and hasattr(seeds, "__len__"):
-        counts["seeds"] = len(seeds)
+def _count(**several: Any) -> int:
+    """How many pictures come out: of everything that has a length there is 1, or as many as that."""
+    with_length = {name: v for name, v in several.items() if hasattr(v, "__len__") and getattr(v, "ndim", 1)}
+    counts = {name: len(value) for name, value in with_length.items()}
     n = max(counts.values())
     for name, count in counts.items():
         if count not in (1, n):
