@@ -46,12 +46,14 @@ def embedded() -> list[dict[str, Any]]:
         for name in names_in(weights):
             folder = weights / name
             config = read_config(folder)
+            segments = config.get("segments")
+            names = segments["names"] if segments else config.get("class_names")
             rows.append(
                 {
                     "name": name,
-                    "kind": kind,
+                    "kind": "segmenter" if segments else kind,
                     "image_size": config["image_size"],
-                    "classes": len(config["class_names"]) if "class_names" in config else None,
+                    "classes": None if names is None else len(names),
                     "megabytes": round((folder / "model.safetensors").stat().st_size / 1e6, 1),
                     "card": card(folder),
                     "folder": str(folder),
