@@ -89,13 +89,15 @@ class Clip:
             prompts: a text, with weights "a castle:1.0|fog:-0.3" for several; a picture (PIL, path or tensor); or a
                 list with one of these, or a list of several of these, a picture.
             scale: factor, a number or (N,).
-            wrt: "x0" through the diffusion model, "x0-frozen" without it (a third of the cost, and as good on small
-                models), or "x" for a noise-aware CLIP.
+            wrt: "x0" through the diffusion model, "x0-frozen" without its backward pass, or "x" for a noise-aware CLIP.
             window: (low, high] in sigma, where it is on; None is always.
 
         Raises:
             ValueError: an empty prompt, a weight that is no number, wrt="x" with a CLIP of clean pictures; when used,
                 neither one prompt nor one a picture.
+
+        Source:
+            "x": Nichol et al. 2022, section 2.4; "x0": Crowson et al. 2022.
         """
         if wrt == "x" and not self.noise_aware:
             raise ValueError("wrt='x' needs a noise-aware CLIP; this one knows clean pictures: use 'x0' or 'x0-frozen'")

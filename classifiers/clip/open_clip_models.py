@@ -37,6 +37,8 @@ def load_open_clip(name: str, pretrained: str | Path | None = None) -> ClipNet:
     about = model.visual.preprocess_cfg
     side = about["size"] if isinstance(about["size"], int) else about["size"][0]
     described = open_clip.get_model_config(name) or {}
+    if any(type(module).__name__ == "QuickGELU" for module in model.modules()):
+        described = {**described, "quick_gelu": True}  # some weights ask for it where the description does not
     config = ClipConfig(described, side, tuple(about["mean"]), tuple(about["std"]))
     return ClipNet(model, open_clip.get_tokenizer(name), config).eval().requires_grad_(False)
 

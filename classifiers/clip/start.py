@@ -34,8 +34,15 @@ def from_run(folder: str | Path, preset: Preset) -> ClipNet:
 
 
 def from_open_clip(name: str, pretrained: str | Path | None, preset: Preset) -> ClipNet:
-    """An open_clip model to be fine-tuned, with its own vocabulary and preprocessing; noise-aware if the preset is."""
-    return _made_aware(load_open_clip(name, pretrained).requires_grad_(True), preset)
+    """An open_clip model to be fine-tuned, with its own vocabulary and preprocessing; noise-aware if the preset is.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load_open_clip`; or open_clip knows it by a folder alone.
+    """
+    net = load_open_clip(name, pretrained).requires_grad_(True)
+    if not net.config.open_clip:
+        raise ValueError(f"open_clip has no description of {name!r} that could be saved with the weights")
+    return _made_aware(net, preset)
 
 
 def _made_aware(net: ClipNet, preset: Preset) -> ClipNet:
