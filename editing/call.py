@@ -68,7 +68,6 @@ def prepare(
     default: str = "ddim",
     spacing: str | None = None,
     low_res: Tensor | None = None,
-    told: bool = False,
 ) -> Call:
     """Check the arguments that all one-call editors have, and make of them what the streams take.
 
@@ -80,7 +79,8 @@ def prepare(
         steps, spacing: as `Model.sigmas` takes them; the steps are those of the whole way from sigma_max to 0.
         sampler: a name of `guided.samplers.SAMPLERS`, or a sampler with its options bound, such as
             functools.partial(guided.ddim, eta=1.0); None is `default`.
-        told: the network takes image and mask as conditions; it is told what is known alone.
+
+    A network that takes image and mask as conditions is told what the mask leaves out, or nothing where there is none.
 
     Raises:
         ValueError: the counts do not fit, or what the functions named above raise.
@@ -93,8 +93,9 @@ def prepare(
     mask = None if mask is None else mask.expand(n, -1, -1, -1)
     run = find_sampler(default if sampler is None else sampler)
     cond = {"low_res": low_res}
-    if told:
-        cond |= {"image": torch.where(mask > 0, 0, image), "mask": (mask > 0).to(mask)}
+    if "mask" in model.conditions:
+        hidden = torch.ones_like(image[:, :1]) if mask is None else (mask > 0).to(image)
+        cond |= {"image": torch.where(hidden > 0, 0, image), "mask": hidden}
     D = bind(model, labels, n, prompt=prompt, guidance_scale=guidance_scale, terms=terms, run=run, **cond)
     sigmas = model.sigmas(steps, spacing)
     noise = SeededNoise(guided.resolve_seeds(seeds, n))

@@ -106,7 +106,7 @@ def by_model(
         raise ValueError("method='model' needs a model trained with image and mask as conditions; use another method")
     call = prepare(
         model, image, mask, labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms, steps=steps,
-        sampler=sampler, seeds=seeds, progress=progress, told=True,
+        sampler=sampler, seeds=seeds, progress=progress,
     )  # fmt: skip
     if not bool(call.mask.any()):
         return call.image.clone()

@@ -120,6 +120,14 @@ def test_a_network_is_told_what_is_known():
     assert torch.equal(got, hidden)  # what is masked has no influence
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_such_a_network_goes_with_the_other_methods_too(method):
+    model, image, mask = model_with_mask(), pictures(1), hole()
+    got = editing.inpaint(model, image, mask, method=method, seam=2, steps=3, seeds=0)
+    assert kept_exactly(image, got, mask) and got.isfinite().all()
+    assert not torch.equal(editing.sdedit(model, image, strength=0.5, steps=3, seeds=0), image)
+
+
 def test_other_networks_cannot_be_told(tiny_model):
     with pytest.raises(ValueError, match="trained with image and mask as conditions"):
         editing.inpaint(tiny_model, pictures(1), hole(), method="model")
