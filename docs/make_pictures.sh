@@ -38,10 +38,6 @@ edit outpaint outpaint "$in/part.png" --input-size 64x40 --size 64x96 --label fo
 edit outpaint-heart outpaint "$in/heart.png" --size 96x128 --seed 0 --steps 25
 python docs/strip.py docs/images/edit-outpaint.png "$in/part.png,$work/outpaint.png" "$in/heart.png,$work/outpaint-heart.png"
 
-edit region region "$in/grin.png" --mask "$in/mouth.png" --label face-unwell --guidance-scale 3 --strength 0.8 --candidates 8 --best 4 --judge emoji64 --seed 0
-edit region-prompt region "$in/tomato.png" --mask "$in/middle.png" --prompt "smiling face" --candidates 8 --best 4 --judge clip --seed 0
-python docs/strip.py docs/images/edit-region.png "$in/grin.png,$in/mouth.png,$work/region.png" "$in/tomato.png,$in/middle.png,$work/region-prompt.png"
-
 edit diffedit diffedit "$in/grin.png" --source face-smiling --label face-unwell --guidance-scale 3 --strength 0.6 --seed 0
 edit diffedit-cat diffedit "$in/cat.png" --source cat-face --label animal-mammal --guidance-scale 3 --strength 0.6 --seed 0
 edit invert invert "$in/grin.png" --label face-smiling --to face-unwell --guidance-scale 1.5
@@ -57,3 +53,7 @@ edit upscale-ilvr upscale "$in/small.png" --factor 4 --method ilvr --label cat-f
 for seed in 0 1 2; do edit ilvr-$seed ilvr "$in/cat.png" --factor 16 --label cat-face --guidance-scale 2 --seed $seed; done
 python docs/strip.py docs/images/edit-upscale.png "$in/small.png,$work/upscale-posterior.png,$work/upscale-ilvr.png,$in/cat.png" \
     "$in/cat.png,$work/ilvr-0.png,$work/ilvr-1.png,$work/ilvr-2.png"
+
+edit region region "$in/grin.png" --mask "$in/mouth.png" --label face-unwell --guidance-scale 3 --strength 0.8 --candidates 8 --best 4 --judge emoji64 --seed 0
+edit region-prompt region "$in/tomato.png" --mask "$in/middle.png" --prompt "smiling face" --candidates 8 --best 4 --judge clip --seed 0
+python docs/strip.py docs/images/edit-region.png "$in/grin.png,$in/mouth.png,$work/region.png" "$in/tomato.png,$in/middle.png,$work/region-prompt.png"
