@@ -3,14 +3,13 @@
 #
 #   recipes/nuclei128.sh nuclei-128.zip [RUNS]
 #
-# The pack is a zip or folder of train/images, train/masks, test/images, test/masks: 128x128 pictures of the 2018 Data Science Bowl
-# (see guided/weights/nuclei128/README.md). RUNS, by default runs/, receives nuclei128 and nuclei128-direct. Started again, each run
-# goes on where it was.
+# The pack comes from   python recipes/make_nuclei_pack.py kaggle-dsbowl-2018-dataset-fixes nuclei-128.zip
+# RUNS, by default runs/, receives nuclei128 and nuclei128-direct. Started again, each run goes on where it was.
 set -euo pipefail
 pack=$1
 runs=${2:-runs}
 
-guided train "$pack" --preset segment128 --save-every 2800 --grid 12 --out "$runs/nuclei128"
+guided train "$pack" --preset segment128 --classes background,nucleus --save-every 2800 --grid 12 --out "$runs/nuclei128"
 python benchmarks/segmentation.py baseline "$pack" --preset segment128 --out "$runs/nuclei128-direct"
 
 python benchmarks/segmentation.py steps "$pack" --model "$runs/nuclei128" --samples 8
