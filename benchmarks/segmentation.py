@@ -3,18 +3,22 @@
     python benchmarks/segmentation.py baseline DATA --preset segment128 --out runs/baseline [--images N]
     python benchmarks/segmentation.py steps    DATA --model nuclei128
     python benchmarks/segmentation.py table    DATA --model nuclei128 --baseline runs/baseline --name nuclei
+    python benchmarks/segmentation.py kinds    DATA --model nuclei128
     python benchmarks/segmentation.py picture  tests/data/nuclei --model nuclei128 --name nuclei
 
 `baseline` trains on the pairs, augmentation, batches, optimizer and number of pictures that `guided train` uses, and
 a network that differs only in what it is given: the picture, no noisy mask, one time. `steps` compares numbers of
 steps on the validation part; `table` measures both models on the test part and writes
-benchmarks/results/segmentation-NAME.md; `picture` draws docs/images/segment-NAME.png (each row a picture, its true
-segments, those found, probability, entropy) and segment-NAME-samples.png (six masks of one part).
+benchmarks/results/segmentation-NAME.md; `kinds` gives Dice by the column `kind` of metadata.csv; `picture` draws
+docs/images/segment-NAME.png (each row a picture, its true segments, those found, probability, entropy) and
+segment-NAME-samples.png (six masks of one part).
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import time
 from dataclasses import dataclass, replace
@@ -191,6 +195,25 @@ def table(args: argparse.Namespace) -> None:
     write(args, rows, len(data.images))
 
 
+def kinds(args: argparse.Namespace) -> None:
+    """Dice by the column `kind` of the data's metadata.csv, on the test part."""
+    from guided.folders import open_tree
+
+    model, tree = guided.load(args.model, dtype=torch.bfloat16 if args.bf16 else None), open_tree(args.data)
+    rows = csv.DictReader(io.StringIO(tree.read("metadata.csv").decode()))
+    kind = {row["id"]: row["kind"] for row in rows}
+    pairs = guided.Pairs(args.data, model.image_size, split="test")
+    of = [kind[Path(name).stem] for name in pairs.names]
+    for name in sorted(set(of)):
+        chosen = [i for i, k in enumerate(of) if k == name][: args.pictures]
+        data = Data(
+            torch.stack([pairs.image(i) for i in chosen]), torch.stack([pairs.labels(i) for i in chosen])[:, None]
+        )
+        drawn = ensemble(model, data, samples=args.samples, steps=args.steps, sampler=args.sampler)
+        value = dice(model.segments.mask(drawn.mean(0)), data.truth).mean()
+        print(f"| {name} | {len(chosen)} of {of.count(name)} | {value:.3f} |", flush=True)
+
+
 def picture(args: argparse.Namespace) -> None:
     """The pictures of the docs, twice as large."""
     model, images = guided.load(args.model), Path("docs") / "images"
@@ -237,7 +260,7 @@ def write(args: argparse.Namespace, rows: dict[str, dict[str, float]], pictures:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["baseline", "steps", "table", "picture"])
+    parser.add_argument("what", choices=["baseline", "steps", "table", "kinds", "picture"])
     parser.add_argument("data")
     parser.add_argument("--model", default="nuclei128")
     parser.add_argument("--baseline", help="folder of the trained baseline")
@@ -254,7 +277,7 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--name", default="nuclei")
     args = parser.parse_args()
-    {"baseline": baseline, "steps": steps, "table": table, "picture": picture}[args.what](args)
+    {"baseline": baseline, "steps": steps, "table": table, "kinds": kinds, "picture": picture}[args.what](args)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -99,5 +100,5 @@ def draw(images: Tensor, truth: Tensor, parts: list, segments: Segments, count: 
     known = replace(found, mask=truth[:count].clamp(min=0))
     images = images[:count]
     columns = [images if images.shape[1] == 3 else images[:, :1].expand(-1, 3, -1, -1)]
-    columns += [overlay(images, known), overlay(images, found), heat(found.entropy)]
+    columns += [overlay(images, known), overlay(images, found), heat(found.entropy, math.log(len(segments.names)))]
     save_grid(torch.stack(columns, dim=1).flatten(0, 1), path, columns=8)
