@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The pictures of docs/editing.md made again, by the embedded model, from emoji of tests/data: docs/make_pictures.sh [WORK]
 #
-# WORK, by default runs/pictures, receives inputs and single results; what is there already is not made again.
+# WORK, by default runs/pictures, receives inputs and single results; what is there already is not made again, so with other weights
+# give another WORK.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=${1:-runs/pictures}

@@ -35,23 +35,20 @@ def chain(steps: int) -> torch.Tensor:
     return torch.cat([guided.Schedule.linear().respace(str(steps)).sigma.flip(0), torch.zeros(1, dtype=torch.float64)])
 
 
-def errors(resample: int, *, n: int = 2000, blend: bool = False) -> tuple[float, float]:
-    """Of the unknown pixel, in units of its conditional deviation: distance between distributions, error of the mean.
-
-    250 steps of the linear chain, jumps of 10.
-    """
+def errors(
+    resample: int, *, n: int = 2000, steps: int = 250, jump: int = 10, blend: bool = False
+) -> tuple[float, float]:
+    """Of the unknown pixel, by its conditional deviation: distance between distributions, error of the mean."""
     mixture, noise = two_pixels(), normal(0)
     image = torch.full((n, 1, 1, 2), KNOWN, dtype=torch.float64)
     mask = torch.tensor([0.0, 1.0], dtype=torch.float64).reshape(1, 1, 1, 2)
     mean, deviation, exact = conditional(mixture, KNOWN, n, torch.Generator().manual_seed(1))
-    sigmas = chain(250)
+    D, sigmas = mixture.denoiser(), chain(steps)
     if blend:
-        run = guided.ddim(mixture.denoiser(), float(sigmas[0]) * noise(image), sigmas, noise=noise)
+        run = guided.ddim(D, float(sigmas[0]) * noise(image), sigmas, noise=noise)
         states = editing.blend_stream(run, image, mask, noise=noise)
     else:
-        states = editing.repaint_stream(
-            mixture.denoiser(), image, mask, sigmas, jump=10, resample=resample, noise=noise
-        )  # fmt: skip
+        states = editing.repaint_stream(D, image, mask, sigmas, jump=jump, resample=resample, noise=noise)
     x = guided.last(states)
     assert torch.equal(x[..., 0], image[..., 0])
     unknown = x[:, 0, 0, 1].sort().values
@@ -60,7 +57,7 @@ def errors(resample: int, *, n: int = 2000, blend: bool = False) -> tuple[float,
 
 @pytest.mark.slow
 def test_resampling_converges_to_the_exact_conditional_distribution():
-    """The mixture `two_pixels`, its first pixel known to be 0.6."""
+    """The mixture `two_pixels`, its first pixel known to be 0.6; 250 steps of the linear chain, jumps of 10."""
     found = {resample: errors(resample) for resample in (1, 5, 10, 40)}
     distances, means = ([found[r][i] for r in found] for i in (0, 1))
     assert distances == sorted(distances, reverse=True), found
@@ -115,6 +112,13 @@ def test_a_plan_keeps_to_its_budget_and_uses_it(nfe):
     assert sum(b < a for a, b in pairwise(path)) == plan.evaluations <= nfe
     assert plan.evaluations >= 0.85 * nfe or nfe < 10
     assert plan.steps >= 2 * nfe**0.5 * 0.8 or plan.steps == nfe
+
+
+def test_a_planned_budget_is_spent_better_than_on_steps_alone():
+    plan = editing.repaint_plan(100)
+    planned = errors(plan.resample, steps=plan.steps, jump=plan.jump)
+    plain = errors(1, steps=100)
+    assert planned[0] < 0.7 * plain[0] and planned[1] < 0.7 * plain[1]
 
 
 def test_a_budget_is_what_repaint_spends(tiny_model):
