@@ -7,6 +7,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -171,4 +172,4 @@ def _drawn(model: Model, ends: list[Any], sigma: float) -> tuple[Tensor, Tensor]
 
 
 def _is_seed(end: Any) -> bool:
-    return isinstance(end, int) and not isinstance(end, bool)
+    return isinstance(end, Integral) and not isinstance(end, bool)

@@ -16,6 +16,7 @@ from editing.posterior import RULES, conjugate_gradient
 
 KNOWN = 0.25
 LEFT = editing.Mask(torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2))
+TALL = editing.Mask(torch.tensor([0.0, 1.0]).expand(1, 1, 4, 2))
 
 
 def points(n: int, channels: int = 2, seed: int = 0) -> torch.Tensor:
@@ -82,7 +83,7 @@ def test_dps_is_pigdm_that_takes_its_estimate_for_certain():
 
 
 @pytest.mark.parametrize("sigma_y", [0.0, 0.3])
-@pytest.mark.parametrize("operator", [LEFT, editing.Downsample(2), editing.Blur(0.6)], ids=["mask", "down", "blur"])
+@pytest.mark.parametrize("operator", [TALL, editing.Downsample(2), editing.Blur(0.6)], ids=["mask", "down", "blur"])
 def test_ddnm_is_pigdm_with_a_frozen_network(operator, sigma_y):
     g = torch.Generator().manual_seed(0)
     means = torch.randn(2, 2, 4, 2, generator=g, dtype=torch.float64)
@@ -126,13 +127,13 @@ def errors(rule: str, *, resample: int = 1, steps: int = 250, n: int = 3000) -> 
 
 @pytest.mark.parametrize(("rule", "mean", "deviation"), [("ddnm", 0.47, 0.2), ("pigdm", 0.3, 0.1), ("mmps", 0.33, 0.1)])
 def test_error_on_a_mixture_is_what_the_guide_says(rule, mean, deviation):
-    got = errors(rule, n=2000)
+    got = errors(rule, steps=150, n=1500)
     assert got[0] < mean and got[1] < deviation
 
 
 def test_ddnm_s_bias_falls_with_time_travel():
     """Its bias is a known one: what is measured enters the estimate, but not what follows of it for the rest."""
-    plain, some, more = (errors("ddnm", resample=r, steps=100, n=1500)[0] for r in (1, 4, 16))
+    plain, some, more = (errors("ddnm", resample=r, steps=100, n=1200)[0] for r in (1, 4, 12))
     assert plain > 0.3 and plain > some + 0.05 > more + 0.1
     assert more < 0.15
 
@@ -156,7 +157,7 @@ def test_dps_is_overconfident():
 # ---------------------------------------------------------------------- consistency
 
 
-@pytest.mark.parametrize("sampler", [s for s in guided.samplers.SAMPLERS if s != "annealed_langevin"])
+@pytest.mark.parametrize("sampler", list(guided.samplers.SAMPLERS))
 def test_ddnm_is_consistent_at_the_end_by_every_sampler(sampler):
     D = blobs().denoiser()
     y = editing.Blur(0.5).forward(points(4, seed=2))
