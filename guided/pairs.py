@@ -82,32 +82,9 @@ class Pairs:
         self.path, self.size, self.channels = Path(path), check_size(size), channels
         tree = open_tree(path)
         rows = _of_split(list_pairs(tree), split, hold_out, self.path)
-        self.names, self.skipped = [], []
         self._images: list[np.ndarray] = []  # (H, W, C) uint8, or float32 in [-1, 1]
-        raw: list[np.ndarray] = []
-        for image_name, mask_name in rows:
-            try:
-                image = read_picture(tree.read(image_name), image_name, channels)
-                mask = read_values(tree.read(mask_name), mask_name)
-            except CorruptError as error:
-                if on_corrupt == "error":
-                    raise ValueError(f"{error} in {path}") from error
-                self.skipped.append(error.name)
-                continue
-            if mask.shape != image.shape[:2]:
-                height, width = image.shape[:2]
-                raise ValueError(
-                    f"{mask_name} in {path} is {mask.shape[0]}x{mask.shape[1]}, its image {height}x{width}: a mask has "
-                    "its image's size"
-                )
-            self.names.append(image_name)
-            self._images.append(fit_array(image, self.size))
-            raw.append(fit_labels(mask, self.size))
-        if not self.names:
-            raise ValueError(f"{path}: none of {len(rows)} pairs can be read; first: {self.skipped[0]}")
-        if self.skipped:
-            shown = ", ".join(self.skipped[:5]) + (", ..." if len(self.skipped) > 5 else "")
-            warnings.warn(f"{path}: skipped {len(self.skipped)} corrupt files: {shown}", stacklevel=2)
+        self.names, self.skipped = [], []
+        raw = self._decode(tree, rows, on_corrupt)
         self.class_names, self.void = _classes(tree, raw, classes, void)
         self._labels = [self._as_labels(values, name) for values, name in zip(raw, self.names, strict=True)]
 
@@ -121,6 +98,33 @@ class Pairs:
     def labels(self, index: int) -> Tensor:
         """The labels of picture `index`, (H, W) int64, VOID where there is no class."""
         return torch.from_numpy(self._labels[index].astype(np.int64))
+
+    def _decode(self, tree: Tree, rows: list[tuple[str, str]], on_corrupt: str) -> list[np.ndarray]:
+        """Read all pairs; returns the masks' values, (H, W) int64 each."""
+        raw = []
+        for image_name, mask_name in rows:
+            try:
+                image = read_picture(tree.read(image_name), image_name, self.channels)
+                mask = read_values(tree.read(mask_name), mask_name)
+            except CorruptError as error:
+                if on_corrupt == "error":
+                    raise ValueError(f"{error} in {self.path}") from error
+                self.skipped.append(error.name)
+                continue
+            if mask.shape != image.shape[:2]:
+                (h, w), (height, width) = mask.shape, image.shape[:2]
+                raise ValueError(
+                    f"{mask_name} in {self.path} is {h}x{w}, its image {height}x{width}: a mask has its image's size"
+                )
+            self.names.append(image_name)
+            self._images.append(fit_array(image, self.size))
+            raw.append(fit_labels(mask, self.size))
+        if not self.names:
+            raise ValueError(f"{self.path}: none of {len(rows)} pairs can be read; first: {self.skipped[0]}")
+        if self.skipped:
+            shown = ", ".join(self.skipped[:5]) + (", ..." if len(self.skipped) > 5 else "")
+            warnings.warn(f"{self.path}: skipped {len(self.skipped)} corrupt files: {shown}", stacklevel=3)
+        return raw
 
     def _as_labels(self, values: np.ndarray, name: str) -> np.ndarray:
         known = np.ones(values.shape, bool) if self.void is None else values != self.void
