@@ -103,8 +103,9 @@ def sweep(
     levels = torch.tensor([start_level(model, s) for s in strengths], dtype=torch.float64)
     (seed,) = guided.resolve_seeds(seeds, 1)
     n = len(strengths)
+    rows = torch.cat([image * (strength != 1) for strength in strengths])  # of strength 1 it has nothing
     call = prepare(
-        model, image.expand(n, -1, -1, -1), labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms,
+        model, rows, labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms,
         steps=steps, sampler=sampler, seeds=[seed] * n, progress=progress,
     )  # fmt: skip
     sigmas = call.sigmas

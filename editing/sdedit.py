@@ -7,8 +7,10 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import guided
@@ -102,6 +104,8 @@ def sdedit(
     if start == 0 or (call.mask is not None and not bool(call.mask.any())):
         return call.image.clone()
     sigmas = guided.start_at(call.sigmas, min(start, float(call.sigmas[0])))
+    if strength == 1 and sigma is None and call.mask is None:
+        call = replace(call, image=torch.zeros_like(call.image))  # nothing of it, not even 1 / sigma_max
     states = sdedit_stream(
         call.D, call.image, sigmas, noise=call.noise, mask=call.mask, repeats=repeats, sampler=call.run
     )  # fmt: skip

@@ -34,6 +34,15 @@ def test_strength_one_is_an_unconditional_sample():
     assert_close(x.T.cov(), fresh.T.cov(), rtol=0, atol=0.08)
 
 
+def test_strength_one_is_the_sample_of_that_seed(tiny_model):
+    sampled = guided.sample(tiny_model, "cat", n=2, steps=5, sampler="ddim", seeds=3)
+    how = {"labels": "cat", "steps": 5}
+    assert torch.equal(editing.sdedit(tiny_model, pictures(2), strength=1.0, seeds=3, **how), sampled)
+    strip = editing.sweep(tiny_model, pictures(1), strengths=(1.0, 0.0), seeds=3, **how)
+    assert_close(strip[:1], sampled[:1], rtol=0, atol=1e-4)
+    assert torch.equal(strip[1:], pictures(1))
+
+
 @pytest.mark.parametrize("strength", [0.2, 0.5, 0.8])
 def test_a_gaussian_answers_exactly(strength):
     """The ODE of N(m, s^2) takes x at sigma to m + (x - m) s / sqrt(s^2 + sigma^2)."""
