@@ -35,7 +35,7 @@ python docs/strip.py docs/images/edit-inpaint.png \
     "$in/grin.png,$in/mouth.png,$work/blend-grin.png,$work/repaint-grin.png,$work/posterior-grin.png,$work/plain-grin.png" \
     "$in/cat.png,$in/right.png,$work/blend-cat.png,$work/repaint-cat.png,$work/posterior-cat.png,$work/plain-cat.png"
 
-edit outpaint outpaint "$in/part.png" --input-size 64x40 --size 64x96 --label food-fruit --guidance-scale 2 --seed 0
+edit outpaint outpaint "$in/part.png" --input-size 64x40 --size 64x96 --at 0,0 --label food-fruit --guidance-scale 2 --seed 0
 edit outpaint-heart outpaint "$in/heart.png" --size 96x128 --seed 0 --steps 25
 python docs/strip.py docs/images/edit-outpaint.png "$in/part.png,$work/outpaint.png" "$in/heart.png,$work/outpaint-heart.png"
 

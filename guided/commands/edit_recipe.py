@@ -134,7 +134,7 @@ class Hands:
             return to_tensor([typed], model)
         if option.kind == "model":
             return self.models(typed, None, recipe.device, recipe.dtype)[0]
-        if option.kind == "sides":
+        if option.kind in ("sides", "place"):
             return tuple(typed)
         if option.kind == "judge" and typed == "clip":
             if recipe.clip is None or not recipe.prompts or len(recipe.prompts) != 1:
@@ -230,6 +230,11 @@ def parsed(option: Option, typed: Any, image: Path, model: Model) -> Any:
         return canonical(typed, model)
     if option.kind == "sides":
         return sides(typed, flag)
+    if option.kind == "place":
+        parts = typed.split(",")
+        if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+            raise ValueError(f"{flag} must be TOP,LEFT in pixels, got {typed!r}")
+        return [int(part) for part in parts]
     if option.kind == "levels":
         try:
             return [float(part) for part in typed.split(",")]

@@ -11,7 +11,7 @@ class Option:
 
     Attributes:
         name: the keyword of the function.
-        kind: "float", "int", "text", "flag"; "levels", numbers with commas; "sides", H or HxW; or what a file or name
+        kind: "float", "int", "text", "flag"; "levels", numbers with commas; "sides", N or HxW; "place", TOP,LEFT; or what a file or name
             stands for: "mask", "picture", "strokes", "label", "model", "judge"
             (a classifier, or "clip").
         help: for --help.
@@ -111,6 +111,7 @@ EDITORS = {
         Editor(
             "outpaint", "paint around the image until it fills a canvas",
             (Option("size", "sides", "of the canvas, N or HxW", required=True),
+             Option("at", "place", "of the image in the canvas; default: the middle"),
              Option("method", "text", "default: repaint", choices=("repaint", "blend")),
              Option("overlap", "float", "of the windows, in [0, 1)")),
             "photo.png --size 96x128",
