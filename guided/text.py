@@ -57,7 +57,7 @@ class Gpt2:
     """
 
     context: int = 128
-    path: Path | None = None
+    path: str | Path | None = None
     merges: int = 50_000
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
@@ -84,8 +84,8 @@ class Gpt2:
     def save(self, folder: Path) -> None:
         """Put the vocabulary beside a checkpoint's weights, where `reader_from` finds it."""
         if self.path is not None and find_vocabulary(folder) is None:
-            data = self.path.read_bytes()
-            (folder / VOCABULARY).write_bytes(gzip.decompress(data) if self.path.suffix == ".gz" else data)
+            data = Path(self.path).read_bytes()
+            (folder / VOCABULARY).write_bytes(gzip.decompress(data) if Path(self.path).suffix == ".gz" else data)
 
     def __deepcopy__(self, memo: dict) -> Gpt2:
         return self
