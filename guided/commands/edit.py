@@ -68,9 +68,6 @@ def _add_editor(editors: argparse._SubParsersAction, editor: Editor) -> None:
 
 def _add_option(group: Any, option: Option) -> None:
     flag = f"--{option.name.replace('_', '-')}"
-    if option.kind == "flag":
-        group.add_argument(flag, dest=f"own_{option.name}", action="store_true", default=None, help=option.help)
-        return
     group.add_argument(
         flag, dest=f"own_{option.name}", type=TYPES.get(option.kind, str), choices=option.choices or None,
         required=option.required, help=option.help, metavar=None if option.choices else option.kind.upper(),

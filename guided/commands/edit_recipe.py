@@ -20,7 +20,7 @@ from guided.commands.labels import canonical, spread, to_tensor
 from guided.commands.recipe import classifier_sha256, model_sha256, sha256, versions
 from guided.model import Model
 
-FILES = ("mask", "map", "picture", "strokes")  # kinds of options that are files
+FILES = ("mask", "picture", "strokes")  # kinds of options that are files
 
 
 @dataclass(frozen=True)

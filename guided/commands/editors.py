@@ -11,9 +11,8 @@ class Option:
 
     Attributes:
         name: the keyword of the function.
-        kind: "float", "int", "text", "flag"; "levels", numbers with commas; "sides", N or HxW; "place", TOP,LEFT; or what a file or name
-            stands for: "mask", "picture", "strokes", "label", "model", "judge"
-            (a classifier, or "clip").
+        kind: "float", "int", "text"; "levels", numbers with commas; "sides", N or HxW; "place", TOP,LEFT; or what a
+            file or name stands for: "mask", "picture", "strokes", "label", "model", "judge" (a classifier, or "clip").
         help: for --help.
         choices: where only some texts will do.
         required: whether it must be given.
