@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 import guided
-from guided import Stage, cascade
+from guided import Stage, cascade, openai
 from guided.cascade import NOISE, glide, quantise
 from guided.model import Model
-from guided.networks import TextConfig, UNet, UNetConfig
+from guided.networks import UNet
 from guided.noise import derive_seed
 from guided.schedule import Schedule
 from guided.text import Bytes
@@ -19,21 +21,24 @@ NAMES = ["cat", "dog"]
 
 
 def make(size: int, *, low_res: bool = False, noise: bool = False, labels: bool = False, text: bool = False, seed=0):
-    """A tiny model as ADM's are: a discrete chain, a learned variance."""
+    """A tiny model of the class of an official one: a discrete chain, a learned variance."""
     torch.manual_seed(seed)
-    config = UNetConfig(
-        model_channels=32,
-        channel_mult=(1,),
-        num_res_blocks=1,
-        attention_resolutions=(),
-        num_head_channels=32,
-        out_channels=6,
-        low_res=low_res,
-        low_res_noise=noise,
-        num_classes=2 if labels else None,
-        text=TextConfig(context=8, width=32, layers=1, heads=2, vocab=257) if text else None,
-    )
-    net = UNet(config).eval().requires_grad_(False)
+    flags = {"in_channels": 3, "model_channels": 32, "out_channels": 6, "num_res_blocks": 1, "channel_mult": (1,)}
+    flags |= {"attention_resolutions": (), "num_head_channels": 32, "use_scale_shift_norm": True}
+    if text:
+        flags |= {"text_ctx": 8, "xf_width": 32, "xf_layers": 1, "xf_heads": 2, "xf_final_ln": True, "n_vocab": 257}
+    else:
+        flags |= {"image_size": size, "num_classes": 2 if labels else None}
+    kinds = {
+        (False, False): "UNetModel",
+        (True, False): "SuperResModel",
+        (False, True): "Text2ImUNet",
+        (True, True): "SuperResText2ImUNet",
+    }
+    net = openai.build(kinds[low_res, text], **flags)
+    if noise:  # what no official class has
+        net = UNet(replace(net.config, low_res_noise=True))
+    net.eval().requires_grad_(False)
     for p in net.parameters():
         p.add_(0.05 * torch.randn_like(p))
     return Model(
