@@ -153,19 +153,32 @@ def measures(probability: Tensor, truth: Tensor, segments: guided.Segments) -> d
 
 
 def steps(args: argparse.Namespace) -> None:
-    """Validation scores by number of steps and sampler."""
+    """Validation scores by number of steps and sampler; written to benchmarks/results/segmentation-NAME-steps.md."""
     model = guided.load(args.model, dtype=torch.bfloat16 if args.bf16 else None)
-    data = Data.read(args, "val", model.image_size)
+    data, lines = Data.read(args, "val", model.image_size), []
     for sampler in args.samplers.split(","):
         for count in (3, 5, 8, 12, 20):
             began = time.process_time()
             drawn = ensemble(model, data, samples=args.samples, steps=count, sampler=sampler)
             single = measures(drawn[0], data.truth, model.segments)
             row = measures(drawn.mean(0), data.truth, model.segments)
-            first = next(iter(row))
-            cells = [f"{single[first]:.4f}", *(f"{value:.4f}" for value in row.values())]
-            seconds = (time.process_time() - began) / len(data.images)
-            print(f"| {sampler} | {count} | {' | '.join(cells)} | {seconds:.2f} |", flush=True)
+            first, seconds = next(iter(row)), (time.process_time() - began) / len(data.images)
+            cells = [f"{value:.3f}" for value in (single[first], *row.values())] + [f"{seconds:.2f}"]
+            lines.append(f"| {sampler} | {count} | {' | '.join(cells)} |")
+            print(lines[-1], flush=True)
+    head = ["sampler", "steps", f"{first} of one sample", *(f"{name}" for name in row), "seconds a picture"]
+    text = [
+        f"# Segmentation by number of steps: {args.name}",
+        "",
+        f"{len(data.images)} validation pictures, {args.samples} samples each; seconds are of one core's own time.",
+        "",
+        f"| {' | '.join(head)} |",
+        "|" + "---|" * len(head),
+        *lines,
+        "",
+        "Made by `python benchmarks/segmentation.py steps`.",
+    ]
+    (RESULTS / f"segmentation-{args.name}-steps.md").write_text("\n".join(text) + "\n")
 
 
 def table(args: argparse.Namespace) -> None:

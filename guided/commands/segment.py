@@ -41,7 +41,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     how = p.add_argument_group("how")
     how.add_argument("--samples", type=int, default=16, help="masks a picture, at most; default: 16")
     how.add_argument("--tolerance", type=float, help="stop early at this standard error of the mean, such as 0.02")
-    how.add_argument("--steps", default="10", help="as in `guided sample`; default: 10, as good as more")
+    how.add_argument("--steps", default="5", help="as in `guided sample`; default: 5, as good as more")
     how.add_argument("--sampler", default="ddpm", metavar="NAME", help="as in `guided sample`; default: ddpm")
     how.add_argument("--seed", type=int, help="of the first picture, the next has seed + 1; default: a fresh one")
     how.add_argument("--batch-size", type=int, default=16, metavar="N", help="masks drawn at once; default: 16")

@@ -19,8 +19,8 @@ from guided.presets import Preset
 from guided.segments import Segments
 from guided.training.run import Step
 
-ON_THE_WAY = {"pictures": 24, "samples": 4, "steps": 8}  # a quick look at each checkpoint
-AT_THE_END = {"pictures": 200, "samples": 8, "steps": 10}  # what the stored threshold is chosen on
+ON_THE_WAY = {"pictures": 24, "samples": 4, "steps": 5}  # a quick look at each checkpoint
+AT_THE_END = {"pictures": 200, "samples": 8, "steps": 5}  # what the stored threshold is chosen on
 
 
 def read_pairs(args: argparse.Namespace, preset: Preset) -> tuple[Pairs, Pairs]:
