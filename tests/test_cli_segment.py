@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 
 import guided
 from guided import Segments
-from guided.cli import main, parser
+from guided.cli import main
 
 
 def run(*words) -> int:
@@ -226,12 +225,3 @@ def test_info_and_models_say_what_a_segmenter_finds(folders, capsys):
     assert run("models", "--json") == 0
     rows = {(row["name"], row["kind"]): row for row in json.loads(capsys.readouterr().out)["embedded"]}
     assert rows["nuclei128", "segmenter"]["classes"] == 2
-
-
-@pytest.mark.parametrize("page", ["docs/segmentation.md", "guided/weights/nuclei128/README.md", "recipes/nuclei128.sh"])
-def test_the_commands_of_the_documents_parse(page):
-    text = (Path(__file__).parents[1] / page).read_text()
-    lines = [line.strip() for line in text.splitlines() if line.startswith("guided ")]
-    assert lines
-    for line in lines:
-        parser().parse_args(shlex.split(line, comments=True)[1:])

@@ -30,8 +30,10 @@ GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 CARDS = sorted([*ROOT.glob("*/weights/*/README.md"), *ROOT.glob("*/*/weights/*/README.md")])
 PAPERS = ROOT / "docs" / "papers.md"
 EDITING = ROOT / "docs" / "editing.md"
+SEGMENTATION = ROOT / "docs" / "segmentation.md"
 INVERSE = ROOT / "docs" / "inverse.md"
-DOCS = [README, ROOT / "CONTRIBUTING.md", ROOT / "recipes" / "README.md", PAPERS, EDITING, INVERSE, *GUIDES, *CARDS]
+PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "recipes" / "README.md", PAPERS, EDITING, SEGMENTATION, INVERSE]
+DOCS = [README, *PAGES, *GUIDES, *CARDS]
 assert len(CARDS) >= 2  # every embedded model has its card beside its weights
 LEGAL = [ROOT / name for name in ("NOTICE", "CITATION.cff", "CHANGELOG.md", "LICENSE")]
 TRUNK = {"model_channels": 32, "num_res_blocks": 1, "channel_mult": (1,), "attention_resolutions": ()}
@@ -96,6 +98,7 @@ def stand_ins(monkeypatch, tmp_path):
     wrong one fails.
     """
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
     names = json.loads((WEIGHTS / "emoji64" / "config.json").read_text())["class_names"]
     embedded, clf = small_model(names), small_classifier(names)
     for name in ("cat", "dog"):
