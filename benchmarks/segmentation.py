@@ -80,9 +80,10 @@ def baseline(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     direct = Direct(model, len(pairs.class_names))
     print(f"{len(pairs)} pairs, {sum(p.numel() for p in direct.parameters()) / 1e6:.2f} M parameters")
+    turn = {"turn": "mirror"} if args.flip else {}
     steps = guided.train(
         direct,
-        guided.PairBatches(pairs, model.segments, preset.batch_size, **preset.data),
+        guided.PairBatches(pairs, model.segments, preset.batch_size, **{**preset.data, **turn}),
         lambda module, batch: cross_entropy(module, batch, model.segments),
         images=args.images or preset.images,
         out=args.out,
@@ -281,6 +282,7 @@ def main() -> None:
     parser.add_argument("--preset", default="segment128")
     parser.add_argument("--out", help="folder for the baseline")
     parser.add_argument("--images", type=int)
+    parser.add_argument("--flip", action="store_true", help="as `guided train --flip`: mirrored, not turned")
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="the model's by default")
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--steps", type=int, default=5)

@@ -152,7 +152,8 @@ class PairBatches:
         segments: how labels are coded (`guided.segments.Segments`).
         batch_size: pairs of one batch of one rank.
         seed: a whole number, not negative.
-        turn: one of the eight flips and quarter turns (of the four flips, where height and width differ).
+        turn: "all" is one of the eight flips and quarter turns (of the four flips, where height and width differ),
+            "mirror" left to right or not, None leaves pictures as they stand.
         crop: the least side of the part that is cut out and enlarged to the whole, as a share; 1 cuts nothing.
         jitter: how far brightness, contrast and gamma of the picture vary; 0 leaves them.
 
@@ -167,7 +168,7 @@ class PairBatches:
         batch_size: int,
         *,
         seed: int = 0,
-        turn: bool = False,
+        turn: str | None = None,
         crop: float = 1.0,
         jitter: float = 0.0,
     ) -> None:
@@ -175,6 +176,8 @@ class PairBatches:
             raise ValueError(f"batch_size must be at least 1 and seed not negative, got {batch_size} and {seed}")
         if not 0 < crop <= 1 or not 0 <= jitter < 1:
             raise ValueError(f"crop must be in (0, 1] and jitter in [0, 1), got {crop} and {jitter}")
+        if turn not in (None, "mirror", "all"):
+            raise ValueError(f'turn must be None, "mirror" or "all", got {turn!r}')
         if tuple(segments.names) != tuple(pairs.class_names):
             raise ValueError(f"the masks have classes {pairs.class_names}, the model {list(segments.names)}")
         self.pairs, self.segments, self.batch_size, self.seed = pairs, segments, batch_size, seed
@@ -205,7 +208,8 @@ class PairBatches:
         if self.crop < 1:
             image, labels = _cropped(image, labels, self.crop + (1 - self.crop) * draws[0], draws[1:3])
         if self.turn:
-            image, labels = _turned(image, draws[3:6]), _turned(labels, draws[3:6])
+            chances = draws[3:6] if self.turn == "all" else (draws[3], 1, 1)
+            image, labels = _turned(image, chances), _turned(labels, chances)
         if self.jitter:
             image = _jittered(image, 2 * draws[6:] - 1, self.jitter)
         return image, labels
@@ -275,7 +279,7 @@ def _cropped(image: Tensor, labels: Tensor, side: float, draws: np.ndarray) -> t
     return image, torch.from_numpy(fit_stretched(labels.numpy(), (height, width)))
 
 
-def _turned(x: Tensor, draws: np.ndarray) -> Tensor:
+def _turned(x: Tensor, draws: Sequence[float]) -> Tensor:
     """x (..., H, W) flipped left to right, top to bottom, and across the diagonal where it is square."""
     x = x.flip(-1) if draws[0] < 0.5 else x
     x = x.flip(-2) if draws[1] < 0.5 else x

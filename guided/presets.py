@@ -242,7 +242,7 @@ PRESETS: dict[str, Preset] = {
         images=10_000,
         precision="bf16",
         segment="bits",
-        data={"turn": True, "crop": 0.6, "jitter": 0.3},
+        data={"turn": "all", "crop": 0.6, "jitter": 0.3},
     ),
     # words to pictures: a small transformer over the bytes of captions, trained along (GLIDE's way of conditioning)
     "text64": Preset(

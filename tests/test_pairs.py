@@ -253,7 +253,7 @@ def set_of_pairs(tmp_path) -> Pairs:
     return Pairs(folder(tmp_path, 5, side=32), 32)
 
 
-@pytest.mark.parametrize("options", [{}, {"turn": True}, {"turn": True, "crop": 0.5}])
+@pytest.mark.parametrize("options", [{}, {"turn": "all"}, {"turn": "all", "crop": 0.5}])
 def test_a_mask_moves_with_its_picture(options, set_of_pairs):
     batch = PairBatches(set_of_pairs, TWO, 20, **options).batch(0)
     assert batch["image"].shape == (20, 3, 32, 32) and batch["x0"].shape == (20, 1, 32, 32)
@@ -265,13 +265,21 @@ def test_a_mask_moves_with_its_picture(options, set_of_pairs):
 
 def test_all_eight_turns_come(tmp_path):
     pair(tmp_path, "a", np.triu(np.full((8, 8), 255, np.uint8)) * (np.arange(8) > 2).astype(np.uint8))
-    batches = PairBatches(Pairs(tmp_path, 8, hold_out=0), TWO, 100, turn=True)
+    batches = PairBatches(Pairs(tmp_path, 8, hold_out=0), TWO, 100, turn="all")
     assert len({tuple(x.flatten().tolist()) for x in batches.batch(0)["x0"]}) == 8
+
+
+def test_mirrored_pictures_stay_upright(tmp_path):
+    pair(tmp_path, "a", np.triu(np.full((8, 8), 255, np.uint8)) * (np.arange(8) > 2).astype(np.uint8))
+    pairs = Pairs(tmp_path, 8, hold_out=0)
+    seen = {tuple(x.flatten().tolist()) for x in PairBatches(pairs, TWO, 40, turn="mirror").batch(0)["x0"]}
+    plain = PairBatches(pairs, TWO, 1).batch(0)["x0"]
+    assert seen == {tuple(x.flatten().tolist()) for x in (plain, plain.flip(-1))}
 
 
 def test_pictures_that_are_not_square_keep_their_form(tmp_path):
     pair(tmp_path, "a", blobs(1, 16)[0][:8])
-    assert PairBatches(Pairs(tmp_path, (8, 16), hold_out=0), TWO, 40, turn=True, crop=0.5).batch(0)["x0"].shape == (
+    assert PairBatches(Pairs(tmp_path, (8, 16), hold_out=0), TWO, 40, turn="all", crop=0.5).batch(0)["x0"].shape == (
         40, 1, 8, 16,
     )  # fmt: skip
 
@@ -284,7 +292,7 @@ def test_jitter_changes_the_picture_and_not_the_mask(set_of_pairs):
 
 
 def test_batches_are_a_pure_function_of_their_number(set_of_pairs):
-    a, b = (PairBatches(set_of_pairs, TWO, 3, seed=4, turn=True, crop=0.6, jitter=0.3) for _ in range(2))
+    a, b = (PairBatches(set_of_pairs, TWO, 3, seed=4, turn="all", crop=0.6, jitter=0.3) for _ in range(2))
     a.batch(0)
     assert torch.equal(a.batch(7)["image"], b.batch(7)["image"])
     whole = PairBatches(set_of_pairs, TWO, 6, seed=4).batch(2)
@@ -310,6 +318,7 @@ def test_what_has_no_class_is_not_known(tmp_path):
         ({"batch_size": 0}, "batch_size"),
         ({"crop": 0.0}, "crop must be in"),
         ({"jitter": 1.0}, "jitter"),
+        ({"turn": "left"}, 'turn must be None, "mirror" or "all"'),
         ({"segments": Segments(("a", "b", "c"))}, "the masks have classes .*, the model"),
     ],
 )

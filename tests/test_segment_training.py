@@ -95,7 +95,7 @@ def discs(tmp_path_factory):
 def test_a_short_training_finds_discs(discs):
     train, held = (guided.Pairs(discs, 16, split=s, classes=["ground", "disc"]) for s in ("train", "val"))
     m = model(TWO)
-    batches = guided.PairBatches(train, TWO, 8, turn=True, jitter=0.1)
+    batches = guided.PairBatches(train, TWO, 8, turn="all", jitter=0.1)
     loss = guided.Objective(m, levels=guided.levels.LogNormal(1.0, 1.5))
     steps = guided.train(m, batches, loss, images=8 * 40, lr=3e-3, ema=0.8, optimizer=muon, progress=False)
     last = list(steps)[-1]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,10 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--dropout", type=float, help="of the network's residual blocks")
     p.add_argument("--label-dropout", type=float, help="share of labels replaced by the null class")
     p.add_argument("--precision", choices=["fp32", "bf16", "fp16"])
-    p.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None, help="mirror half of the pictures")
+    p.add_argument(
+        "--flip", action=argparse.BooleanOptionalAction, default=None,
+        help="mirror half of the pictures; segment presets: instead of flipping and turning them in all eight ways",
+    )  # fmt: skip
     p.add_argument("--label", help="label column of metadata.csv")
     p.add_argument("--other", help="column that names what small classes are gathered under")
     p.add_argument("--min-per-class", type=int, help="smaller classes are gathered")
@@ -142,12 +146,11 @@ def segmenter(args: argparse.Namespace, preset: Preset) -> Job:
 
     pairs, held_out = read_pairs(args, preset)
     model = starting_segmenter(args, preset, pairs)
-    batches = PairBatches(pairs, model.segments, preset.batch_size, seed=args.seed, **preset.data)
+    turn = {} if args.flip is None else {"turn": "mirror" if args.flip else None}  # in place of all eight ways
+    batches = PairBatches(pairs, model.segments, preset.batch_size, seed=args.seed, **{**preset.data, **turn})
     counts = f"{len(pairs)} pictures with masks, {len(held_out)} for validation, classes {', '.join(pairs.class_names)}"
-    final = preset.images
-    return Job(
-        model, batches, counts, lambda step: validate(step, held_out, Path(args.out), final=final, grid=args.grid)
-    )
+    look = partial(validate, pairs=held_out, out=Path(args.out), final=preset.images, grid=args.grid)
+    return Job(model, batches, counts, look)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -20,12 +20,12 @@ from guided.segments import Segments
 from guided.training.run import Step
 
 ON_THE_WAY = {"pictures": 24, "samples": 4, "steps": 5}  # a quick look at each checkpoint
-AT_THE_END = {"pictures": 200, "samples": 8, "steps": 5}  # what the stored threshold is chosen on
+AT_THE_END = {"pictures": 64, "samples": 8, "steps": 5}  # what the stored threshold is chosen on
 
 
 def read_pairs(args: argparse.Namespace, preset: Preset) -> tuple[Pairs, Pairs]:
     """The pairs to train on and those to validate on: "val" where the data has it, else a tenth of "train"."""
-    for name in ("label", "other", "min_per_class", "background", "flip", "caption", "text_dropout", "text_tower"):
+    for name in ("label", "other", "min_per_class", "background", "caption", "text_dropout", "text_tower"):
         if getattr(args, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} is for presets that train on class folders or captions")
     names = [name.strip() for name in args.classes.split(",")] if args.classes else None
