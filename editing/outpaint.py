@@ -42,7 +42,7 @@ def windows(D: Denoiser, size: int | tuple[int, int], *, overlap: float = 0.5) -
     def windowed_D(x: Tensor, sigma: Tensor) -> Prediction:
         if x.shape[2] < height or x.shape[3] < width:
             raise ValueError(f"the canvas {x.shape[2]}x{x.shape[3]} is smaller than a window, {height}x{width}")
-        weight = (_tent(height)[:, None] * _tent(width)).to(x)
+        weight = (_tent(height)[:, None] * _tent(width)).to(x.dtype).to(x.device)
         total = torch.zeros_like(x[:1, :1])
         sums: dict[str, Tensor] = {}
         for top in _places(x.shape[2], height, overlap):
