@@ -42,7 +42,7 @@ class Preset:
     warmup: int = 2_000
     decay: str = "cosine"
     ema: float = 0.995
-    images: int = 72_000
+    images: int = 60_000
     precision: str = "bf16"
     data: dict[str, Any] = field(default_factory=dict)
 

@@ -32,7 +32,7 @@ examples:
   guided sample --label heart --sampler ddim --option eta=0.5 --steps ddim25
   guided sample --label heart --classifier emoji64 --classifier-scale 2
   guided sample --prompt "cat with heart eyes" --n 4
-  guided sample --label cat-face --guidance-scale 2 --prompt "heart:1|crying:-0.5" --clip-scale 5
+  guided sample --label cat-face --guidance-scale 2 --prompt "heart:1|crying:-0.5" --clip-scale 8
   guided replay cats.png                                       # draw a file again and compare
 """
 
