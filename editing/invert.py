@@ -151,6 +151,8 @@ def reconstruct(
     Args:
         to: the class on the way back, as `labels`, which is that on the way up. None is the same one; the null class is
             [None]. One image is repeated for several.
+        guidance_scale: on the way back; on the way up as well where `to` is None, as else the picture would not come
+            back. Upwards without it the noise is that of the source, and guidance to the new class has its full effect.
         terms: on the way back alone.
         sampler: on the way back; any, ddim by default: the image comes back only by ddim or euler.
         seeds: of the noise that a stochastic sampler adds.
@@ -168,7 +170,7 @@ def reconstruct(
     back = find_sampler("ddim" if sampler is None else sampler)
     x = invert(
         model, image, strength=strength, sigma=sigma, evaluations=evaluations, labels=labels, prompt=prompt,
-        guidance_scale=guidance_scale, steps=steps, progress=progress,
+        guidance_scale=guidance_scale if to is None else 1.0, steps=steps, progress=progress,
     )  # fmt: skip
     to = labels if to is None else to
     call = prepare(

@@ -83,8 +83,7 @@ def translate(
         to: its classes, as `labels`, which are the model's.
         evaluations: of the model, a step up.
         prompt: the target's.
-        guidance_scale: of both ways, where both models have a null class and classes are given.
-        terms, sampler, seeds: of the way down; sampler is any, ddim by default.
+        guidance_scale, terms, sampler, seeds: of the way down; sampler is any, ddim by default.
         steps, progress: see `editing.call.prepare`.
 
     Returns:
@@ -102,9 +101,7 @@ def translate(
         target, image, labels=to, prompt=prompt, guidance_scale=guidance_scale, terms=terms, steps=steps,
         sampler=sampler, seeds=seeds, progress=progress,
     )  # fmt: skip
-    up = prepare(
-        model, down.image, labels=labels, guidance_scale=guidance_scale, steps=steps, seeds=down.noise.seeds
-    )  # fmt: skip
+    up = prepare(model, down.image, labels=labels, steps=steps, seeds=down.noise.seeds)
     top = min(float(up.sigmas[0]), float(down.sigmas[0]))
     states = translate_stream(
         up.D, down.D, up.image, levels_up_to(up.sigmas, top), levels_up_to(down.sigmas, top),

@@ -123,6 +123,17 @@ def test_another_class_on_the_way_back_moves_the_picture_to_its_mean():
     assert decibel(both[:1], some(1)) > 60 and both.shape == (2, 3, 8, 8)
 
 
+def test_guidance_to_another_class_acts_on_the_way_back_alone():
+    model = mixture_model()
+    z = editing.invert(model, some(), labels="left")
+    D = guided.denoiser(model, ["right"] * 2, guidance_scale=2.0)
+    want = guided.last(guided.ddim(D, z, model.sigmas(50))).clamp(-1, 1)
+    got = editing.reconstruct(model, some(), labels="left", to="right", guidance_scale=2.0)
+    assert_close(got, want, rtol=0, atol=1e-4)
+    back = editing.reconstruct(model, some(), labels="left", guidance_scale=2.0)
+    assert decibel(back, some()) > 60
+
+
 def test_a_lower_strength_keeps_more():
     model, image = mixture_model(), some(1)
     gaps = [
