@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WEIGHTS = sorted(
     str(path.relative_to(ROOT))
-    for package in ("guided", "classifiers")
-    for path in (ROOT / package / "weights").rglob("*")
+    for folder in ("guided/weights", "classifiers/weights", "classifiers/clip/weights")
+    for path in (ROOT / folder).rglob("*")
     if path.is_file()
 )
 

@@ -22,13 +22,12 @@ def learn_merges(texts: Iterable[str], size: int, *, min_count: int = 2) -> list
     Source:
         Sennrich et al. 2016, Algorithm 1.
     """
-    import regex
     from open_clip.tokenizer import SimpleTokenizer
 
     plain = SimpleTokenizer()
     words: Counter[tuple[str, ...]] = Counter()
     for text in texts:
-        for word in regex.findall(plain.pat, plain.clean_fn(text)):
+        for word in plain.pat.findall(plain.clean_fn(text)):
             letters = [plain.byte_encoder[b] for b in word.encode()]
             words[(*letters[:-1], letters[-1] + "</w>")] += 1
     merges: list[tuple[str, str]] = []
