@@ -64,7 +64,7 @@ def test_the_command_is_the_one_declared():
 
 def test_what_is_imported_is_declared():
     """Every third-party package that the code names at an import is a dependency."""
-    names = {"PIL": "pillow", "open_clip": "open-clip-torch"}
+    names = {"PIL": "pillow", "open_clip": "open-clip-torch", "huggingface_hub": "huggingface-hub"}
     declared = {re.match(r"[a-zA-Z-]+", line)[0] for line in PROJECT["project"]["dependencies"]}
     own = {"guided", "classifiers", "editing", "demos"}
     for package in own:
