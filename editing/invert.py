@@ -27,8 +27,8 @@ def invert_stream(D: Denoiser, image: Tensor, sigmas: Tensor, *, evaluations: in
     x0 + (s/s') (x' - x0) - x is 0; at s' = 0, x' - x0. It is sought by x <- x + w residual, from where the straight
     line of the step before leads. The plain fixed point, w = 1, runs away where the levels lie far apart; here the
     first w is the best one if no pixel of the data deviates by more than 1, and the others are Barzilai and Borwein's,
-    each picture's own. On a mixture of Gaussians five evaluations bring every picture back with 30 dB at 8 steps and 110
-    dB at 50 (tests/editing/test_invert.py).
+    each picture's own. On a mixture of Gaussians five evaluations bring every picture back with 30 dB at 8 steps, 110
+    at 50 (tests/editing/test_invert.py).
 
     Args:
         D: a denoiser.
