@@ -3,15 +3,16 @@
     python benchmarks/segmentation.py baseline DATA --preset segment128 --out runs/baseline [--images N]
     python benchmarks/segmentation.py steps    DATA --model nuclei128
     python benchmarks/segmentation.py table    DATA --model nuclei128 --baseline runs/baseline --name nuclei
+    python benchmarks/segmentation.py areas    DATA --model nuclei128 --baseline runs/baseline
     python benchmarks/segmentation.py kinds    DATA --model nuclei128
     python benchmarks/segmentation.py picture  tests/data/nuclei --model nuclei128 --name nuclei
 
 `baseline` trains on the pairs, augmentation, batches, optimizer and number of pictures that `guided train` uses, and
 a network that differs only in what it is given: the picture, no noisy mask, one time. `steps` compares numbers of
 steps on the validation part; `table` measures both models on the test part and writes
-benchmarks/results/segmentation-NAME.md; `kinds` gives Dice by the column `kind` of metadata.csv; `picture` draws
-docs/images/segment-NAME.png (each row a picture, its true segments, those found, probability, entropy) and
-segment-NAME-samples.png (six masks of one part).
+benchmarks/results/segmentation-NAME.md; `areas` asks how often the true area lies within those of the samples;
+`kinds` gives Dice by the column `kind` of metadata.csv; `picture` draws docs/images/segment-NAME.png (each row a
+picture, its true segments, those found, probability, entropy) and segment-NAME-samples.png (six masks of one part).
 """
 
 from __future__ import annotations
@@ -182,6 +183,18 @@ def steps(args: argparse.Namespace) -> None:
     (RESULTS / f"segmentation-{args.name}-steps.md").write_text("\n".join(text) + "\n")
 
 
+def trained(args: argparse.Namespace, model: guided.Model) -> Direct:
+    """The baseline that `baseline` left in its folder."""
+    direct = Direct(model, len(model.segments.names)).eval()
+    direct.load_state_dict(load_file(Path(args.baseline) / "direct.safetensors"))
+    return direct
+
+
+@torch.no_grad()
+def predict(direct: Direct, images: Tensor) -> Tensor:
+    return torch.cat([direct.probability(part) for part in images.split(8)])
+
+
 def table(args: argparse.Namespace) -> None:
     """The test part: single samples, the ensemble, the baseline."""
     model = guided.load(args.model, dtype=torch.bfloat16 if args.bf16 else None)
@@ -197,16 +210,32 @@ def table(args: argparse.Namespace) -> None:
             f"diffusion, ensemble of {args.samples}": measures(drawn.mean(0), data.truth, segments),
         }
     if args.baseline:
-        direct = Direct(model, len(segments.names)).eval()
-        direct.load_state_dict(load_file(Path(args.baseline) / "direct.safetensors"))
-        with torch.no_grad():
-            held = Data.read(args, "val", model.image_size)
-            predict = lambda images: torch.cat([direct.probability(part) for part in images.split(8)])  # noqa: E731
-            if segments.binary:
-                segments = replace(segments, threshold=choose_threshold(predict(held.images), held.truth))
-            rows["UNet, cross-entropy"] = measures(predict(data.images), data.truth, segments)
+        direct = trained(args, model)
+        held = Data.read(args, "val", model.image_size)
+        if segments.binary:
+            segments = replace(segments, threshold=choose_threshold(predict(direct, held.images), held.truth))
+        rows["UNet, cross-entropy"] = measures(predict(direct, data.images), data.truth, segments)
     stored.write_text(json.dumps(rows, indent=1) + "\n")
     write(args, rows, len(data.images))
+
+
+def areas(args: argparse.Namespace) -> None:
+    """How often the true area of the second class lies between the least and the largest of a picture's samples, and of
+    as many masks drawn from the direct network's probabilities, pixel by pixel."""
+    model = guided.load(args.model, dtype=torch.bfloat16 if args.bf16 else None)
+    data = Data.read(args, "test", model.image_size)
+    true = (data.truth == 1).float().mean((1, 2, 3))
+    p = predict(trained(args, model), data.images)
+    draw = torch.Generator().manual_seed(0)
+    drawn = ensemble(model, data, samples=args.samples, steps=args.steps, sampler=args.sampler)
+    for name, masks in (
+        ("diffusion", drawn >= model.segments.threshold),
+        ("UNet, cross-entropy", torch.rand(len(drawn), *p.shape, generator=draw) < p),
+    ):
+        area = masks.float().mean((2, 3, 4))
+        inside = ((area.amin(0) <= true) & (true <= area.amax(0))).float().mean()
+        off, spread = (area.mean(0) - true).abs().mean(), area.std(0).mean()
+        print(f"| {name} | {100 * float(inside):.0f} % | {100 * float(off):.2f} | {100 * float(spread):.2f} |")
 
 
 def kinds(args: argparse.Namespace) -> None:
@@ -274,7 +303,7 @@ def write(args: argparse.Namespace, rows: dict[str, dict[str, float]], pictures:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["baseline", "steps", "table", "kinds", "picture"])
+    parser.add_argument("what", choices=["baseline", "steps", "table", "areas", "kinds", "picture"])
     parser.add_argument("data")
     parser.add_argument("--model", default="nuclei128")
     parser.add_argument("--baseline", help="folder of the trained baseline")
@@ -292,7 +321,9 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--name", default="nuclei")
     args = parser.parse_args()
-    {"baseline": baseline, "steps": steps, "table": table, "kinds": kinds, "picture": picture}[args.what](args)
+    {"baseline": baseline, "steps": steps, "table": table, "areas": areas, "kinds": kinds, "picture": picture}[
+        args.what
+    ](args)
 
 
 if __name__ == "__main__":
