@@ -9,7 +9,7 @@ set -euo pipefail
 pack=$1
 runs=${2:-runs}
 
-guided train "$pack" --preset emoji64 --images 52000 --save-every 4000 --grid 9 --out "$runs/emoji64"
+guided train "$pack" --preset emoji64 --images 138000 --save-every 5000 --grid 0 --out "$runs/emoji64"
 python -m classifiers.train "$pack" --preset emoji64 --out "$runs/emoji64-classifier"
 python -m classifiers.train "$pack" --preset judge64 --seed 1234 --out "$runs/emoji64-judge"
 
