@@ -20,8 +20,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     """The command's arguments."""
     p = subparsers.add_parser(
         "replay",
-        help="make a picture of `guided sample` or `guided edit` again and compare",
-        description="Make a PNG of `guided sample` or `guided edit` again from the recipe in its metadata, and say "
+        help="make a picture of `guided sample`, `edit` or `segment` again and compare",
+        description="Make a PNG of `guided sample`, `edit` or `segment` again from the recipe in its metadata, and say "
         "whether the pixels are equal. Exit code 0: they are; 1: they are not; 2: it cannot be drawn.",
     )
     p.add_argument("file", metavar="FILE.png")
@@ -31,7 +31,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--classifier", metavar="NAME|FOLDER", help="where the classifier is now; default: as recorded")
     p.add_argument("--clip", metavar="NAME|FOLDER", help="where the CLIP is now; default: as recorded")
     p.add_argument("--other-weights", action="store_true", help="draw even where the weights are not the recorded ones")
-    p.add_argument("--image", metavar="FILE", help="of `guided edit`: where the source is now; default: as recorded")
+    p.add_argument("--image", metavar="FILE", help="of `edit` and `segment`: where the source is now")
     p.add_argument("--device", help="default: as recorded")
     p.set_defaults(run=run)
 
