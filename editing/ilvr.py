@@ -65,8 +65,8 @@ def ilvr(
         image: the reference, as `editing.inputs.read_image` takes it.
         factor: at least 2, a divisor of the sides; the larger, the freer the result.
         low: the noise level down to which the reference rules; above 0 the result is freer and the means not exact.
-        labels, prompt, guidance_scale, terms, steps, sampler, seeds, progress: see `editing.call.prepare`; ddim by
-            default.
+        labels, prompt, guidance_scale, terms, steps, sampler, seeds, progress: see `editing.call.prepare`; ddpm, the
+            paper's, by default.
 
     Returns:
         (N, C, H, W) in [-1, 1]; with low = 0 its blocks have the reference's means to rounding.
@@ -80,7 +80,7 @@ def ilvr(
         raise ValueError(f"low must be at least 0, a noise level, got {low}")
     call = prepare(
         model, image, labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms, steps=steps,
-        sampler=sampler, seeds=seeds, progress=progress,
+        sampler=sampler, seeds=seeds, progress=progress, default="ddpm",
     )  # fmt: skip
     x = float(call.sigmas[0]) * call.noise(call.image)
     states = call.run(call.D, x, call.sigmas, noise=call.noise)

@@ -43,7 +43,8 @@ def upscale(
             measurement (see `editing.restore`); "ilvr", any model, held to the image at every level (see
             `editing.ilvr`), fast. None is "model" where the model is one, else "posterior".
         **own: further arguments of the method: rule, sigma_y, jump, resample (posterior); low (ilvr).
-        labels, prompt, guidance_scale, terms, steps, sampler, seeds, progress: see `editing.call.prepare`.
+        labels, prompt, guidance_scale, terms, steps, sampler, seeds, progress: see `editing.call.prepare`; the sampler is
+            ddim for "model" and else ddpm by default.
 
     Returns:
         (N, C, factor h, factor w) in [-1, 1]. By "posterior" and "ilvr" the blocks have the image's values as means, to
@@ -83,7 +84,7 @@ def by_ilvr(model: Model, small: Tensor, operator: Downsample, *, low: float = 0
     """Super-resolution by ILVR: the small image is the low-pass that is held (Choi et al. 2021)."""
     if not low >= 0:
         raise ValueError(f"low must be at least 0, a noise level, got {low}")
-    call = prepare(model, operator.pinv(small), **how)
+    call = prepare(model, operator.pinv(small), default="ddpm", **how)
     x = float(call.sigmas[0]) * call.noise(call.image)
     states = call.run(call.D, x, call.sigmas, noise=call.noise)
     x = call.finish(ilvr_stream(states, operator, small, noise=call.noise, low=low))
