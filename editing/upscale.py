@@ -43,8 +43,8 @@ def upscale(
             measurement (see `editing.restore`); "ilvr", any model, held to the image at every level (see
             `editing.ilvr`), fast. None is "model" where the model is one, else "posterior".
         **own: further arguments of the method: rule, sigma_y, jump, resample (posterior); low (ilvr).
-        labels, prompt, guidance_scale, terms, steps, sampler, seeds, progress: see `editing.call.prepare`; the sampler is
-            ddim for "model" and else ddpm by default.
+        labels, prompt, guidance_scale, terms, steps, sampler, seeds, progress: see `editing.call.prepare`; the
+            sampler is ddim for "model" and else ddpm by default.
 
     Returns:
         (N, C, factor h, factor w) in [-1, 1]. By "posterior" and "ilvr" the blocks have the image's values as means, to
