@@ -2,8 +2,8 @@
 
     python docs/make_clip.py [--model emoji64]
 
-Writes docs/images/clip-composition.png. Columns: classifier-free guidance on the class heart; with CLIP on "blue heart";
-with the classifier on the class heart; all three, each in its own window.
+Writes docs/images/clip-composition.png. Columns: classifier-free guidance on the class heart; with CLIP on "blue heart"
+too; with the classifier on the class heart; all three, each in its own window.
 """
 
 from __future__ import annotations
