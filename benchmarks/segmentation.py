@@ -112,10 +112,10 @@ class Data:
     @classmethod
     def read(cls, args: argparse.Namespace, split: str, size: int) -> Data:
         pairs = guided.Pairs(args.data, tuple(args.size) if args.size else size, split=split)
-        count = min(len(pairs), args.pictures or len(pairs))
+        chosen = list(range(0, len(pairs), args.every))[: args.pictures]
         return cls(
-            torch.stack([pairs.image(i) for i in range(count)]),
-            torch.stack([pairs.labels(i) for i in range(count)])[:, None],
+            torch.stack([pairs.image(i) for i in chosen]),
+            torch.stack([pairs.labels(i) for i in chosen])[:, None],
         )
 
 
@@ -317,7 +317,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--sampler", default="ddpm")
     parser.add_argument("--samplers", default="ddpm,ddim")
-    parser.add_argument("--pictures", type=int, help="the first so many")
+    parser.add_argument("--every", type=int, default=1, help="only each so-many-th picture")
+    parser.add_argument("--pictures", type=int, help="of those, the first so many")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--name", default="nuclei")
     args = parser.parse_args()
