@@ -4,7 +4,7 @@ import classifiers
 clf = classifiers.load()
 images = guided.sample(model, n=4, terms=[clf.term("heart", scale=2.0)])
 clip = classifiers.Clip("emoji64")
-images = guided.sample(model, n=4, terms=[clip.term("cat with heart eyes", scale=5.0, wrt="x")])
+images = guided.sample(model, n=4, terms=[clip.term("cat with heart eyes", scale=3.0, wrt="x")])
 """
 
 from classifiers import openai
