@@ -75,6 +75,7 @@ PRESETS: dict[str, Preset] = {
             "text_cfg": {"context_length": 20, "vocab_size": 1714, "width": 96, "heads": 3, "layers": 2},
         },
         levels=None,
+        images=24_000,
         data=_EMOJI,
     ),
 }
