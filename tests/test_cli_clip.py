@@ -13,6 +13,7 @@ from test_cli import FAST, as_bytes, run, tiles
 import classifiers
 import guided
 from classifiers.clip import checkpoint
+from guided.commands.clip import SCALES
 from guided.images import read_metadata
 
 sys.path.insert(0, str(Path(__file__).parent / "classifiers"))
@@ -99,6 +100,14 @@ def test_replay_refuses_another_clip_or_picture(drawn, picture, tmp_path, capsys
     assert "is gone" in capsys.readouterr().err
 
 
+def test_cutouts_mean_estimates(tiny_folder, clip_folder, tmp_path):
+    out = tmp_path / "x.png"
+    words = ["--prompt", "a cat", "--clip", clip_folder, "--cutouts", 2, "--seed", 1, "--out", out]
+    assert run("sample", "--model", tiny_folder, *words, *FAST) == 0
+    kept = read_metadata(out)["recipe"]["clip"]
+    assert kept["wrt"] == "x0-frozen" and kept["scale"] == SCALES["x0-frozen"] and kept["cutouts"] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -107,6 +116,7 @@ def test_replay_refuses_another_clip_or_picture(drawn, picture, tmp_path, capsys
         (["--prompt", "a:0"], "the weight in 'a:0' must be a plain number"),
         (["--clip-scale", "3"], "--clip-scale has nothing to guide to: give --prompt or --image-prompt"),
         (["--cutouts", "3"], "--cutouts has nothing to guide to"),
+        (["--prompt", "a", "--cutouts", "4", "--clip-wrt", "x"], "--cutouts are parts of an estimate"),
         (["--prompt", "a", "--cutouts", "0"], "--cutouts must be at least 1, got 0"),
         (["--prompt", "a", "--clip-scale", "inf"], "--clip-scale must be a plain number, got inf"),
         (["--prompt", "a", "--clip-weights", "x"], "--clip-weights needs --clip"),

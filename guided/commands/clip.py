@@ -68,7 +68,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     text.add_argument(
         "--clip-wrt", choices=sorted(SCALES),
         help="what CLIP looks at: x, the noisy picture (a noise-aware CLIP); x0, the estimate, by way of the model; "
-        "x0-frozen, not by way of it, at a third of the cost; default: x for a noise-aware CLIP, else x0-frozen",
+        "x0-frozen, not by way of it; default: x for a noise-aware CLIP without --cutouts, else x0-frozen",
     )  # fmt: skip
     text.add_argument(
         "--clip-window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="sigmas between which CLIP guides"
@@ -89,6 +89,10 @@ def check_flags(args: argparse.Namespace) -> None:
         raise ValueError(f"--clip-scale must be a plain number, got {args.clip_scale}")
     if args.cutouts is not None and args.cutouts < 1:
         raise ValueError(f"--cutouts must be at least 1, got {args.cutouts}")
+    if args.cutouts is not None and args.clip_wrt == "x":
+        raise ValueError(
+            "--cutouts are parts of an estimate, but --clip-wrt x looks at the noisy picture: leave one out"
+        )
     if not args.prompt and not args.image_prompt:
         for name in ("clip", "clip_weights", "clip_scale", "clip_wrt", "clip_window", "cutouts"):
             if getattr(args, name) is not None:
@@ -139,7 +143,7 @@ def clip_of(args: argparse.Namespace, *, takes_text: bool, device: str) -> tuple
         cutouts=16 if args.cutouts is None else args.cutouts,
     )
     clip = load_clip(made, device)
-    wrt = args.clip_wrt or ("x" if clip.noise_aware else "x0-frozen")
+    wrt = args.clip_wrt or ("x" if clip.noise_aware and args.cutouts is None else "x0-frozen")
     scale = SCALES[wrt] if args.clip_scale is None else args.clip_scale
     return ClipRecipe(**{**vars(made), "wrt": wrt, "scale": scale}), clip
 
