@@ -46,7 +46,7 @@ def main(folder: Path) -> None:
     drawn("RGBA", clear, ("ellipse", (38, 4, 60, 22), (230, 40, 60, 255))).save(folder / "strokes-bow.png")
     drawn("RGB", (255, 255, 255)).save(folder / "white.png")
     on_white(EMOJI / f"{SOURCES['cat']}.png").resize((16, 16), Image.Resampling.BOX).save(folder / "small.png")
-    on_white(EMOJI / f"{SOURCES['melon']}.png").crop((0, 0, 40, 64)).save(folder / "part.png")
+    on_white(EMOJI / f"{SOURCES['grin']}.png").crop((0, 0, 40, 64)).save(folder / "part.png")
 
 
 if __name__ == "__main__":

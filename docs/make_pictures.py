@@ -32,7 +32,7 @@ post-grin inpaint grin --mask mouth --method posterior --label face-smiling --gu
 post-cat inpaint cat --mask right --method posterior --label cat-face --guidance-scale 2 --seed 2
 plain-grin inpaint grin --mask mouth --method repaint --nfe 100 --seed 2
 plain-cat inpaint cat --mask right --method repaint --nfe 100 --seed 2
-out-melon outpaint part --input-size 64x40 --size 64x96 --at 0,0 --label food-fruit --guidance-scale 2 --seed 0
+out-face outpaint part --input-size 64x40 --size 64x80 --at 0,0 --label face-smiling --seed 0
 out-heart outpaint heart --size 96x128 --steps 25 --seed 0
 diff-grin diffedit grin --source face-smiling --label face-unwell --guidance-scale 4 --strength 0.7 --seed 0
 diff-cat diffedit cat --source cat-face --label face-smiling --guidance-scale 4 --strength 0.7 --seed 0
@@ -54,7 +54,7 @@ STRIPS = {
     "inpaint": [
         "grin mouth blend-grin repaint-grin post-grin plain-grin", "cat right blend-cat repaint-cat post-cat plain-cat",
     ],
-    "outpaint": ["part out-melon", "heart out-heart"],
+    "outpaint": ["part out-face", "heart out-heart"],
     "diffedit": ["grin diff-grin invert-grin", "cat diff-cat invert-cat"],
     "interpolate": ["inter-grin", "inter-fruit"],
     "upscale": ["small up-post up-ilvr cat", "cat ilvr-0 ilvr-1 ilvr-2"],
