@@ -86,15 +86,16 @@ class Segments:
         Returns:
             (N, K, H, W) in [0, 1] that add up to 1; for two classes (N, 1, H, W), the second's.
         """
+        if self.code == "one-hot":
+            p = onto_simplex((x0 + 1) / 2)
+            return p[:, 1:] if self.binary else p
         p = ((x0 + 1) / 2).clamp(0, 1)
-        if self.code == "bits" and not self.binary:
+        if not self.binary:
             book = self._book(x0.device)  # the probability of a class is the product of its bits'
             p = torch.stack([torch.where(bits[:, None, None], p, 1 - p).prod(1) for bits in book], dim=1)
-        if p.shape[1] == 1:
-            return p
-        total = p.sum(1, keepdim=True)
-        p = torch.where(total > 1e-6, p / total.clamp(min=1e-6), 1 / p.shape[1])
-        return p[:, 1:] if self.binary else p
+            total = p.sum(1, keepdim=True)  # less than 1 where words of the code stand for no class
+            p = torch.where(total > 1e-6, p / total.clamp(min=1e-6), 1 / len(book))
+        return p
 
     def mask(self, probability: Tensor, threshold: float | None = None) -> Tensor:
         """The class of each pixel.
@@ -116,6 +117,17 @@ class Segments:
         if self.code == "one-hot":
             return k[:, None] == k
         return (k[:, None] >> torch.arange(self.channels, device=device)) & 1 == 1
+
+
+def onto_simplex(p: Tensor) -> Tensor:
+    """The nearest probabilities to numbers (N, K, H, W), in the Euclidean sense (Duchi et al. 2008, figure 1).
+
+    What is small beside the largest becomes zero, so that the noise a denoiser leaves in many classes does not add up.
+    """
+    high = p.sort(dim=1, descending=True).values
+    over = (high.cumsum(1) - 1) / torch.arange(1, p.shape[1] + 1, device=p.device).reshape(1, -1, 1, 1)
+    last = (high > over).sum(1, keepdim=True) - 1
+    return (p - over.gather(1, last)).clamp(min=0)
 
 
 def check_labels(labels: Tensor, classes: int) -> None:

@@ -42,6 +42,11 @@ def test_bits_are_independent():
     assert_close(p, words / words.sum())
 
 
+def test_a_word_that_is_no_class_says_nothing():
+    p = named(3, "bits").decode(torch.ones(1, 2, 1, 1))  # both bits set: the fourth of four words
+    assert_close(p.flatten(), torch.full((3,), 1 / 3))
+
+
 def test_one_hot_shares_add_up_even_where_no_class_is_seen():
     segments = named(4, "one-hot")
     x0 = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0)) * 2
@@ -49,6 +54,17 @@ def test_one_hot_shares_add_up_even_where_no_class_is_seen():
     p = segments.decode(x0)
     assert_close(p.sum(1), torch.ones(2, 3, 3))
     assert_close(p[0, :, 0, 0], torch.full((4,), 0.25))
+
+
+def test_one_hot_is_the_nearest_point_of_the_simplex():
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 4, 1, 1, generator=draw)
+    found = named(4, "one-hot").decode(2 * x - 1).flatten()
+    others = torch.distributions.Dirichlet(torch.ones(4)).sample((20_000,))
+    gaps = (others - x.flatten()).square().sum(1)
+    assert (found >= 0).all() and (found - x.flatten()).square().sum() <= gaps.min() + 1e-6
+    certain = torch.tensor([0.1, 1.02, -0.05, 0.08]).reshape(1, 4, 1, 1)
+    assert named(4, "one-hot").decode(2 * certain - 1).flatten()[2] == 0
 
 
 def test_two_classes_say_the_seconds_probability_in_either_code():
