@@ -72,7 +72,8 @@ def difference(ranks: list[int], plain: list[int], seeds: int) -> tuple[float, f
 
 def main() -> None:
     args = arguments()
-    images = guided.Images(args.data, guided.load(args.model).image_size, split=args.split)
+    model = guided.load(args.model)
+    images = guided.Images(args.data, model.image_size, split=args.split)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:100].tolist()
     captions = [images.captions[i] for i in order]
     own = [k for k in range(args.prompts) for _ in range(args.seeds)]
@@ -89,7 +90,7 @@ def main() -> None:
     real = torch.stack([images.image(i) for i in order[: args.prompts]]).float() / 127.5 - 1
     ceiling = judged(judge, real, captions, list(range(args.prompts))).double()
     found = {s: judged(judge, shown, captions, own).tolist() for s, shown in pictures.items()}
-    text = table(args, found, ceiling)
+    text = table(args, found, ceiling, model.provenance.get("images_seen", "?"))
     (RESULTS / f"clip_rank-{args.split}.md").write_text(text)
     print(text)
 
@@ -110,16 +111,17 @@ def drawn_all(args: argparse.Namespace, setting: str, prompts: list[str], work: 
     return torch.cat(made).float() / 127.5 - 1
 
 
-def table(args: argparse.Namespace, found: dict[str, list[int]], ceiling: torch.Tensor) -> str:
+def table(args: argparse.Namespace, found: dict[str, list[int]], ceiling: torch.Tensor, images_seen: int) -> str:
     """The committed text."""
     which = "held-out" if args.split == "test" else "training"
     best, middle = f"{float(ceiling.mean()):.1f}", f"{float(ceiling.median()):.0f}"
     lines = [
         f"# Rank of the asked caption among 100, judged by a second CLIP ({which} captions)",
         "",
-        f"{args.prompts} prompts x {args.seeds} seeds, unipc, {args.steps} steps, no class. 1 is best, 50.5 is chance;",
-        f"the judge's mean rank of the real pictures of these captions is {best} (median {middle}). The last column is",
-        "the difference to the unguided picture of the same seed, with its 95 % interval.",
+        f"{args.prompts} prompts x {args.seeds} seeds, unipc, {args.steps} steps, no class, a generator that has seen",
+        f"{images_seen} images. 1 is best, 50.5 is chance; the judge's mean rank of the real pictures of these",
+        f"captions is {best} (median {middle}). The last column is the difference to the unguided picture of the same",
+        "seed, with its 95 % interval.",
         "",
         "| CLIP looks at | scale | mean rank | median | among the first 10 | difference |",
         "|---|---|---|---|---|---|",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # the parser of the command line imports this file: what is h
     from guided.guidance import Term
 
 DEFAULT = "emoji64"
-SCALES = {"x": 3.0, "x0": 300.0, "x0-frozen": 2000.0}  # of --clip-scale: for the embedded models
+SCALES = {"x": 3.0, "x0": 300.0, "x0-frozen": 1000.0}  # of --clip-scale: for the embedded models
 
 
 @dataclass(frozen=True)
