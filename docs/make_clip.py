@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--model", default="emoji64")
     args = parser.parse_args()
     model = guided.load(args.model)
-    words = classifiers.Clip("emoji64").term("blue heart", 8.0, wrt="x", window=(0.3, 10.0))
+    words = classifiers.Clip("emoji64").term("blue heart", 15.0, wrt="x", window=(0.3, 10.0))
     judge = classifiers.load().term("heart", 3.0, window=(0.1, 20.0))
     how = {"guidance_scale": 2.0, "window": (0.0, 40.0), "steps": 20, "seeds": 0, "n": 4}
     columns = [guided.sample(model, "heart", terms=terms, **how) for terms in ([], [words], [judge], [words, judge])]
