@@ -20,16 +20,24 @@ from editing.call import Sampler, first_order, prepare
 from editing.inputs import read_mask
 from guided import Denoiser, Model, NoiseFn, State, Term
 
+Turns = int | Sequence[int]
+"""One number, or one for each of several nested kinds of jumps, the longest first."""
 
-def repaint_path(steps: int, jump: int = 10, resample: int = 10) -> list[int]:
+
+def repaint_path(
+    steps: int, jump: Turns = 10, resample: Turns = 10, *, again: int = 1, start: int | None = None
+) -> list[int]:
     """The timesteps that RePaint visits, from steps - 1 to -1, which is the clean picture.
 
     Down one by one; at every multiple of `jump` below steps - jump it goes up again by `jump`, resample - 1 times.
 
     Args:
         steps: of the chain, T.
-        jump: how far up (the paper's jump length j).
+        jump: how far up (the paper's jump length j). Of several kinds of jumps the shorter are all made again
+            after each longer one.
         resample: how often each stretch is walked down (the paper's r).
+        again: how often each single step down is taken.
+        start: nothing is walked again above this timestep; None is the whole chain.
 
     Returns:
         4,571 timesteps for 250 steps and the defaults: 2,410 moves down and 2,160 up.
@@ -37,15 +45,35 @@ def repaint_path(steps: int, jump: int = 10, resample: int = 10) -> list[int]:
     Source:
         Lugmayr et al. 2022, Alg. 1 and appendix B.
     """
-    for name, value in (("steps", steps), ("jump", jump), ("resample", resample)):
-        if value != int(value) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
-    path = list(range(steps - 1, -1, -1))
-    for t in range(0, steps - jump, jump):
-        here = path.index(t)  # the first visit: later turns lie below
-        turn = [*range(t + 1, t + jump + 1), *range(t + jump - 1, t - 1, -1)]
-        path[here + 1 : here + 1] = turn * (resample - 1)
+    lengths, counts = (list(value) if isinstance(value, Sequence) else [value] for value in (jump, resample))
+    if len(lengths) != len(counts):
+        raise ValueError(f"{len(lengths)} jumps and {len(counts)} resample: give one of each, or as many")
+    for name, values in (("steps", [steps]), ("jump", lengths), ("resample", counts), ("again", [again])):
+        if any(value != int(value) or value < 1 for value in values):
+            raise ValueError(
+                f"{name} must be a whole number of at least 1, got {values[0] if len(values) == 1 else values}"
+            )
+    start = steps if start is None else start
+    kinds = list(zip(lengths, counts, strict=True))
+    left = [_turns(steps, *kind) for kind in kinds]
+    t, path = steps, []
+    while t > 0:
+        t -= 1
+        path.append(t)
+        if t <= min(start, steps - 3):
+            path += [t + 1, t] * (again - 1)
+        for k in reversed(range(len(kinds))):
+            if left[k].get(t, 0) > 0 and t <= start - lengths[k]:
+                left[k][t] -= 1
+                path += range(t + 1, t + lengths[k] + 1)
+                t += lengths[k]
+                left[k + 1 :] = [_turns(steps, *kind) for kind in kinds[k + 1 :]]
     return [*path, -1]
+
+
+def _turns(steps: int, jump: int, resample: int) -> dict[int, int]:
+    """Where a run turns upwards, and how often."""
+    return dict.fromkeys(range(0, steps - jump, jump), resample - 1)
 
 
 def repaint_stream(
@@ -54,8 +82,8 @@ def repaint_stream(
     mask: Tensor,
     sigmas: Tensor,
     *,
-    jump: int = 10,
-    resample: int = 10,
+    jump: Turns = 10,
+    resample: Turns = 10,
     noise: NoiseFn,
     sampler: Sampler = guided.ddpm,
 ) -> Iterator[State]:
@@ -74,9 +102,9 @@ def repaint_stream(
         Lugmayr et al. 2022, Alg. 1.
     """
     steps, mask, levels = len(sigmas) - 1, read_mask(mask, image), sigmas.flip(0)
-    if jump >= steps and resample > 1:
-        warnings.warn(f"no jumps: jump={jump} is not below the {steps} steps, so this is a plain run", stacklevel=2)
     path = repaint_path(steps, jump, resample)
+    if len(path) == steps + 1 and resample != 1:
+        warnings.warn(f"no jumps: jump={jump} is not below the {steps} steps, so this is a plain run", stacklevel=2)
     evaluations = sum(t_next < t for t, t_next in pairwise(path))
     x, step = image * (mask == 0) + float(sigmas[0]) * noise(image), 0
     for t, t_next in pairwise(_turns_and_falls(path)):
@@ -133,8 +161,8 @@ def repaint(
     image: Any,
     mask: Any,
     *,
-    jump: int = 10,
-    resample: int = 10,
+    jump: Turns = 10,
+    resample: Turns = 10,
     nfe: int | None = None,
     labels: Any = None,
     prompt: str | None = None,

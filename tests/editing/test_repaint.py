@@ -18,10 +18,14 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "repaint" / "schedul
 KNOWN = 0.6
 
 
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: str(case["length"]))
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: "-".join(map(str, case["params"].values())))
 def test_the_path_is_the_reference_s(case):
     p = case["params"]
-    path = editing.repaint_path(p["t_T"], p["jump_length"], p["jump_n_sample"])
+    kinds = [k for k in ("jump", "jump2", "jump3") if f"{k}_length" in p]
+    jump, resample = ([p[f"{k}_{what}"] for k in kinds] for what in ("length", "n_sample"))
+    path = editing.repaint_path(p["t_T"], jump, resample, again=p["n_sample"], start=p.get("start_resampling"))
+    if p.keys() == {"t_T", "n_sample", "jump_length", "jump_n_sample"} and p["n_sample"] == 1:
+        assert path == editing.repaint_path(p["t_T"], *jump, *resample)
     assert path == case.get("times", path)
     moves = list(pairwise(path))
     assert len(path) == case["length"]
