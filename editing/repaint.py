@@ -6,6 +6,7 @@ Source:
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -25,7 +26,7 @@ Turns = int | Sequence[int]
 
 
 def repaint_path(
-    steps: int, jump: Turns = 10, resample: Turns = 10, *, again: int = 1, start: int | None = None
+    steps: int, jump: Turns = 10, resample: Turns = 10, *, again: int = 1, start: float = math.inf
 ) -> list[int]:
     """The timesteps that RePaint visits, from steps - 1 to -1, which is the clean picture.
 
@@ -37,7 +38,7 @@ def repaint_path(
             after each longer one.
         resample: how often each stretch is walked down (the paper's r).
         again: how often each single step down is taken.
-        start: nothing is walked again above this timestep; None is the whole chain.
+        start: nothing is walked again above this timestep.
 
     Returns:
         4,571 timesteps for 250 steps and the defaults: 2,410 moves down and 2,160 up.
@@ -45,35 +46,31 @@ def repaint_path(
     Source:
         Lugmayr et al. 2022, Alg. 1 and appendix B.
     """
+    kinds = _kinds(steps, jump, resample, again)
+    left, path, t = [{} for _ in kinds], [], steps
+    while t > 0:
+        t -= 1
+        path += [t, *[t + 1, t] * (again - 1)] if t <= min(start, steps - 3) else [t]
+        for k, (length, count) in reversed([*enumerate(kinds)]):
+            turns = left[k].get(t, count - 1 if t in range(0, steps - length, length) else 0)
+            if turns and t <= start - length:
+                left[k][t] = turns - 1
+                path += range(t + 1, t + length + 1)
+                t += length
+                left[k + 1 :] = [{} for _ in kinds[k + 1 :]]  # the shorter ones begin again
+    return [*path, -1]
+
+
+def _kinds(steps: int, jump: Turns, resample: Turns, again: int) -> list[tuple[int, int]]:
+    """(length, how often) of each kind of jump, or a ValueError that names what is wrong."""
     lengths, counts = (list(value) if isinstance(value, Sequence) else [value] for value in (jump, resample))
     if len(lengths) != len(counts):
         raise ValueError(f"{len(lengths)} jumps and {len(counts)} resample: give one of each, or as many")
     for name, values in (("steps", [steps]), ("jump", lengths), ("resample", counts), ("again", [again])):
-        if any(value != int(value) or value < 1 for value in values):
-            raise ValueError(
-                f"{name} must be a whole number of at least 1, got {values[0] if len(values) == 1 else values}"
-            )
-    start = steps if start is None else start
-    kinds = list(zip(lengths, counts, strict=True))
-    left = [_turns(steps, *kind) for kind in kinds]
-    t, path = steps, []
-    while t > 0:
-        t -= 1
-        path.append(t)
-        if t <= min(start, steps - 3):
-            path += [t + 1, t] * (again - 1)
-        for k in reversed(range(len(kinds))):
-            if left[k].get(t, 0) > 0 and t <= start - lengths[k]:
-                left[k][t] -= 1
-                path += range(t + 1, t + lengths[k] + 1)
-                t += lengths[k]
-                left[k + 1 :] = [_turns(steps, *kind) for kind in kinds[k + 1 :]]
-    return [*path, -1]
-
-
-def _turns(steps: int, jump: int, resample: int) -> dict[int, int]:
-    """Where a run turns upwards, and how often."""
-    return dict.fromkeys(range(0, steps - jump, jump), resample - 1)
+        for value in values:
+            if value != int(value) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
+    return list(zip(lengths, counts, strict=True))
 
 
 def repaint_stream(

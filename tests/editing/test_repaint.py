@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def test_the_path_is_the_reference_s(case):
     p = case["params"]
     kinds = [k for k in ("jump", "jump2", "jump3") if f"{k}_length" in p]
     jump, resample = ([p[f"{k}_{what}"] for k in kinds] for what in ("length", "n_sample"))
-    path = editing.repaint_path(p["t_T"], jump, resample, again=p["n_sample"], start=p.get("start_resampling"))
+    path = editing.repaint_path(
+        p["t_T"], jump, resample, again=p["n_sample"], start=p.get("start_resampling", math.inf)
+    )
     if p.keys() == {"t_T", "n_sample", "jump_length", "jump_n_sample"} and p["n_sample"] == 1:
         assert path == editing.repaint_path(p["t_T"], *jump, *resample)
     assert path == case.get("times", path)
