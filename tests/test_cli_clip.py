@@ -100,6 +100,21 @@ def test_replay_refuses_another_clip_or_picture(drawn, picture, tmp_path, capsys
     assert "is gone" in capsys.readouterr().err
 
 
+def test_a_prompt_alone_finds_its_class(tiny_folder, tiny_model, clip_folder, tmp_path, capsys):
+    words = ["--prompt", "a cat", "--prompt", "snow|fog:-1", "--n", 4, "--clip", clip_folder, "--seed", 1]
+    assert run("sample", "--model", tiny_folder, *words, "--out", tmp_path / "a.png", *FAST) == 0
+    net = checkpoint.load(clip_folder)
+    names, wanted = net.text(tiny_model.class_names), net.text(["a cat", "snow", "fog"])
+    nearest = (torch.stack([wanted[0], wanted[1] - wanted[2]]) @ names.T).argmax(dim=1)
+    labels = [tiny_model.class_names[i] for i in nearest.repeat_interleave(2).tolist()]
+    kept = read_metadata(tmp_path / "a.png")["recipe"]
+    assert kept["labels"] == labels and kept["guidance_scale"] == 2.0
+    assert f"'a cat': of the class {labels[0]}" in capsys.readouterr().err
+    assert run("sample", "--model", tiny_folder, *words, "--label", "none", "--out", tmp_path / "b.png", *FAST) == 0
+    kept = read_metadata(tmp_path / "b.png")["recipe"]
+    assert kept["labels"] is None and kept["guidance_scale"] == 1.0
+
+
 def test_cutouts_mean_estimates(tiny_folder, clip_folder, tmp_path):
     out = tmp_path / "x.png"
     words = ["--prompt", "a cat", "--clip", clip_folder, "--cutouts", 2, "--seed", 1, "--out", out]
@@ -121,6 +136,7 @@ def test_cutouts_mean_estimates(tiny_folder, clip_folder, tmp_path):
         (["--prompt", "a", "--clip-scale", "inf"], "--clip-scale must be a plain number, got inf"),
         (["--prompt", "a", "--clip-weights", "x"], "--clip-weights needs --clip"),
         (["--prompt", "a", "--prompt", "b", "--n", "3"], "2 prompts for 3 pictures"),
+        (["--prompt", "a", "--prompt", "b", "--n", "3", "--label", "none"], "2 prompts for 3 pictures"),
         (["--prompt", "a", "--clip", "ViT-B-32"], "give --clip-weights, a tag or a file"),
         (["--prompt", "a", "--clip", "no-such", "--clip-weights", "x"], "open_clip has no model 'no-such'"),
         (["--image-prompt", "nowhere.png"], "--image-prompt nowhere.png: no such file"),

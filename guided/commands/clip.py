@@ -148,6 +148,19 @@ def clip_of(args: argparse.Namespace, *, takes_text: bool, device: str) -> tuple
     return ClipRecipe(**{**vars(made), "wrt": wrt, "scale": scale}), clip
 
 
+def classes_for(prompts: Sequence[str], clip: Any, class_names: Sequence[str]) -> list[str]:
+    """For each prompt the class whose name CLIP reads as nearest to it."""
+    import torch.nn.functional as F
+
+    from classifiers.clip.captions import phrase
+    from classifiers.clip.prompts import read_prompts, targets
+
+    names = clip.net.text([phrase(name) for name in class_names])
+    vectors, weights = targets(clip.net, read_prompts(list(prompts)))
+    wanted = F.normalize((weights[:, :, None] * vectors).sum(dim=1), dim=1)
+    return [class_names[i] for i in (wanted @ names.T).argmax(dim=1).tolist()]
+
+
 def image_prompt(text: str) -> list[Any]:
     """[path, SHA-256, weight] of FILE or FILE:WEIGHT.
 

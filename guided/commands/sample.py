@@ -8,7 +8,7 @@ import re
 import secrets
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from guided.commands.clip import add_flags, check_flags
 from guided.commands.places import check_folder
@@ -24,6 +24,7 @@ SAMPLERS = (
     "unipc, ddim, ddpm, euler, heun, dpm2, dpmpp_2m, lms, euler_ancestral, dpm2_ancestral, dpmpp_2s_ancestral, "
     "dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde, annealed_langevin"
 )
+AUTO_SCALE = 2.0  # of --guidance-scale where the class was found by CLIP: without it the class is hardly seen
 EXAMPLES = """\
 examples:
   guided sample --label cat-face --n 16 --steps 20 --guidance-scale 2 --out cats.png
@@ -51,7 +52,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     what.add_argument(
         "--label", action="append", metavar="LABEL",
         help="class by name or number; repeat it or put commas between for several, CLASS:0.5+CLASS:0.5 mixes; "
-        "without it the pictures are of no class in particular",
+        "without it the pictures are of no class in particular, or with --prompt of the class whose name CLIP finds "
+        "nearest; none is no class",
     )  # fmt: skip
     what.add_argument("--n", type=int, help="pictures in all, as many for each label or prompt; default: one each")
     what.add_argument("--seed", type=int, help="of the first picture, the next has seed + 1; default: a fresh one")
@@ -67,7 +69,10 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     how.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="the sampler's; repeatable")
 
     guidance = p.add_argument_group("guidance")
-    guidance.add_argument("--guidance-scale", type=float, default=1.0, metavar="S", help="classifier-free; default: 1")
+    guidance.add_argument(
+        "--guidance-scale", type=float, metavar="S",
+        help=f"classifier-free; default: 1, or {AUTO_SCALE:g} for a class that CLIP found",
+    )  # fmt: skip
     guidance.add_argument("--classifier", metavar="NAME|FOLDER", help="a noise-aware classifier that guides too")
     guidance.add_argument("--classifier-scale", type=float, metavar="S", help="default: 1")
     guidance.add_argument(
@@ -99,11 +104,29 @@ def run(args: argparse.Namespace) -> None:
     device = args.device or best_device()
     model, classifier = load_models(args.model, args.classifier, device=device, dtype=args.dtype)
     clip_recipe, clip = clip_of(args, takes_text="text" in model.conditions, device=device)
+    found = find_classes(args, model, clip)
     recipe = recipe_of(args, model, clip_recipe, device)
     out, separate = files_of(args, recipe)
     states(recipe, model, classifier, 0, clip)  # says what does not fit, before there is a bar
+    for line in found:
+        print(line, file=sys.stderr)
     print(f"{len(recipe.seeds)} pictures on {device}, --seed {recipe.seeds[0]}", file=sys.stderr, flush=True)
     write(draw(recipe, model, classifier, clip), recipe, out, separate)
+
+
+def find_classes(args: argparse.Namespace, model: Model, clip: Any) -> list[str]:
+    """Fill in --label and --guidance-scale where prompts alone are given; returns what is to be said of it."""
+    if args.label == ["none"]:
+        args.label = None
+    elif clip is not None and args.prompt and not args.label and model.null_label is not None:
+        from guided.commands.clip import classes_for, spread
+
+        spread(args.prompt, args.n or len(args.prompt))  # its error speaks of prompts, not of labels nobody gave
+        args.label = classes_for(args.prompt, clip, model.class_names)
+        args.guidance_scale = AUTO_SCALE if args.guidance_scale is None else args.guidance_scale
+        pairs = zip(args.prompt, args.label, strict=True)
+        return [f"{prompt!r}: of the class {label} (--label says which, or none)" for prompt, label in pairs]
+    return []
 
 
 def check(args: argparse.Namespace) -> None:
@@ -126,7 +149,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--classifier-scale needs --classifier")
     if args.classifier is not None and not args.label:
         raise ValueError("--classifier has nothing to guide to without --label")
-    if args.window and args.guidance_scale == 1 and args.classifier is None:
+    if args.window and args.guidance_scale in (None, 1) and args.classifier is None:
         raise ValueError("--window bounds guidance, and there is none: give --guidance-scale or --classifier")
     check_flags(args)
     if args.out is not None:
@@ -164,7 +187,7 @@ def recipe_of(args: argparse.Namespace, model: Model, clip: ClipRecipe | None, d
         sampler=args.sampler,
         spacing=args.spacing,
         options=typed_options(args.sampler, args.option),
-        guidance_scale=args.guidance_scale,
+        guidance_scale=1.0 if args.guidance_scale is None else args.guidance_scale,
         window=args.window,
         classifier=args.classifier,
         classifier_sha256=classifier_sha256(args.classifier),
@@ -182,7 +205,7 @@ def files_of(args: argparse.Namespace, recipe: Recipe) -> tuple[Path | None, lis
     """The grid's file, None for none, and the files of the single pictures; all of them checked."""
     separate = []
     if args.separate is not None:
-        labels = recipe.labels or recipe.prompts or ["sample"] * len(recipe.seeds)
+        labels = recipe.prompts or recipe.labels or ["sample"] * len(recipe.seeds)
         names = [f"{plain(label)}-{seed}.png" for label, seed in zip(labels, recipe.seeds, strict=True)]
         separate = [Path(args.separate) / name for name in names]
         for path in separate:
@@ -198,7 +221,7 @@ def files_of(args: argparse.Namespace, recipe: Recipe) -> tuple[Path | None, lis
 
 def free_name(recipe: Recipe) -> Path:
     """A name for the grid in the current folder that nothing has yet, such as cat-face-7.png or cat-face-7-2.png."""
-    labels = list(dict.fromkeys(recipe.labels or recipe.prompts or ["samples"]))
+    labels = list(dict.fromkeys(recipe.prompts or recipe.labels or ["samples"]))
     stem = f"{plain('-'.join(labels))}-{recipe.seeds[0]}"
     tries = (Path(f"{stem}{end}.png") for end in ("", *(f"-{i}" for i in range(2, 100_000))))
     return next(path for path in tries if not path.exists())
