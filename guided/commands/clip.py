@@ -149,16 +149,20 @@ def clip_of(args: argparse.Namespace, *, takes_text: bool, device: str) -> tuple
 
 
 def classes_for(prompts: Sequence[str], clip: Any, class_names: Sequence[str]) -> list[str]:
-    """For each prompt the class whose name CLIP reads as nearest to it."""
+    """For each prompt the class whose name CLIP finds nearest; of those that share a word with it, if any do."""
+    import torch
     import torch.nn.functional as F
 
     from classifiers.clip.captions import phrase
     from classifiers.clip.prompts import read_prompts, targets
 
-    names = clip.net.text([phrase(name) for name in class_names])
+    phrases = [phrase(name) for name in class_names]
     vectors, weights = targets(clip.net, read_prompts(list(prompts)))
     wanted = F.normalize((weights[:, :, None] * vectors).sum(dim=1), dim=1)
-    return [class_names[i] for i in (wanted @ names.T).argmax(dim=1).tolist()]
+    scores = wanted @ clip.net.text(phrases).T
+    words = [set(phrase(prompt).split()) - {"other"} for prompt in prompts]
+    shared = torch.tensor([[bool(own & set(p.split())) for p in phrases] for own in words], device=scores.device)
+    return [class_names[i] for i in (scores + 2 * shared).argmax(dim=1).tolist()]  # 2: more than cosines can differ
 
 
 def image_prompt(text: str) -> list[Any]:
