@@ -14,6 +14,7 @@ import guided
 from editing.inputs import read_image, read_mask
 from guided import Denoiser, Model, SeededNoise, State, Term
 
+FIRST_ORDER = ("ddim", "ddpm", "euler", "euler_ancestral")
 Sampler = Callable[..., Iterator[State]]
 """A sampler of `guided`, f(D, x, sigmas, *, noise) -> states; its own options bound by functools.partial."""
 
@@ -88,7 +89,7 @@ def prepare(
     image = read_image(model, image)
     mask = None if mask is None else read_mask(mask, image)
     y = None if labels is None else model.labels(labels)
-    n = _count(images=image, masks=mask, labels=y, prompts=None if isinstance(prompt, str) else prompt, seeds=seeds)
+    n = count(images=image, masks=mask, labels=y, prompts=None if isinstance(prompt, str) else prompt, seeds=seeds)
     image = image.expand(n, -1, -1, -1)
     mask = None if mask is None else mask.expand(n, -1, -1, -1)
     run = find_sampler(default if sampler is None else sampler)
@@ -157,14 +158,18 @@ def first_order(run: Sampler) -> Sampler:
     Raises:
         ValueError: it is of higher order, whose history or inner points such a path would make wrong.
     """
-    names = {"ddpm", "ddim", "euler", "euler_ancestral"}
-    function = run.func if isinstance(run, functools.partial) else run
-    if not any(function is guided.samplers.SAMPLERS[name] for name in names):
-        raise ValueError(f"a path with jumps needs a first-order sampler: {', '.join(sorted(names))}")
+    if not is_first_order(run):
+        raise ValueError(f"a path with jumps needs a first-order sampler: {', '.join(FIRST_ORDER)}")
     return run
 
 
-def _count(**several: Any) -> int:
+def is_first_order(run: Sampler) -> bool:
+    """Whether the sampler is one of `FIRST_ORDER`, its options bound or not."""
+    function = run.func if isinstance(run, functools.partial) else run
+    return any(function is guided.samplers.SAMPLERS[name] for name in FIRST_ORDER)
+
+
+def count(**several: Any) -> int:
     """How many pictures come out: of everything that has a length there is 1, or as many as that."""
     with_length = {name: v for name, v in several.items() if hasattr(v, "__len__") and getattr(v, "ndim", 1)}
     counts = {name: len(value) for name, value in with_length.items()}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import guided
 from editing.blend import blend
-from editing.call import Sampler, prepare
+from editing.call import Sampler, count, prepare
 from editing.inputs import read_image, read_mask
 from editing.masks import dilate, feather
 from editing.operators import Mask
@@ -99,7 +99,7 @@ def by_model(
     What is known also takes its place in the estimate of every step, as in GLIDE.
 
     Source:
-        Nichol et al. 2022 (GLIDE), section 2.4.
+        Nichol et al. 2022 (GLIDE), section 4.3.
     """
     missing = [key for key in ("image", "mask") if key not in model.conditions]
     if missing:
@@ -123,14 +123,12 @@ def by_model(
 
 
 def by_measurement(
-    model: Model, image: Any, mask: Any, *, rule: str = "ddnm", jump: int = 2, resample: int = 3, **how: Any
+    model: Model, image: Any, mask: Any, *, rule: str = "ddnm", jump: int = 2, resample: int | None = None, **how: Any
 ) -> Tensor:
     """Inpainting as the restoration of what was measured: the pixels outside the mask; see `editing.restore`."""
     image = read_image(model, image)
     mask = read_mask(mask, image)
-    n = max(len(image), len(mask))
-    if not len(image) == len(mask) and min(len(image), len(mask)) > 1:
-        raise ValueError(f"{len(image)} images do not go with {len(mask)} masks: give 1 or as many of each")
+    n = count(images=image, masks=mask)
     image, mask = image.expand(n, -1, -1, -1), mask.expand(n, -1, -1, -1)
     if not bool(mask.any()):
         return image.clone()

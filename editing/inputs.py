@@ -60,7 +60,7 @@ def read_mask(mask: Any, image: Tensor) -> Tensor:
         mask = mask.double() / 255
     mask = mask.detach().to(image.dtype).to(image.device)
     mask = mask.reshape(*[1] * (4 - mask.ndim), *mask.shape)
-    if mask.ndim != 4 or mask.shape[1] != 1:
+    if mask.ndim != 4 or mask.shape[1] != 1 or 0 in mask.shape:
         raise ValueError(f"a mask must be (N, 1, H, W), 1 = paint, got {tuple(mask.shape)}")
     if mask.shape[2:] != image.shape[2:]:
         (h, w), (height, width) = mask.shape[2:], image.shape[2:]

@@ -102,7 +102,7 @@ def outpaint(
     if min(canvas.shape[2:]) < model.image_size:
         raise ValueError(f"the canvas must be at least {model.image_size} on each side, got {tuple(canvas.shape[2:])}")
     repainted = method == "repaint"
-    plan = repaint_plan(2 * steps) if repainted and isinstance(steps, int) else None
+    plan = repaint_plan(2 * steps) if repainted and isinstance(steps, int) and steps > 0 else None
     call = prepare(
         model, canvas, mask, labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms,
         steps=plan.steps if plan else steps, sampler=sampler, seeds=seeds, progress=progress,

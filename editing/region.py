@@ -14,7 +14,7 @@ from torch import Tensor
 
 import guided
 from editing.blend import blend
-from editing.call import Sampler
+from editing.call import Sampler, count
 from editing.inputs import read_image, read_mask
 from editing.views import augmented, background, masked, seen_through
 from guided import Model, Term
@@ -70,7 +70,7 @@ def region(
     image = read_image(model, image)
     mask = read_mask(mask, image)
     y = None if labels is None else model.labels(labels)
-    n = max(len(image), len(mask), 1 if y is None else len(y))
+    n = count(images=image, masks=mask, labels=y)
     y = None if y is None else model.labels(y, n).repeat_interleave(candidates, 0)
     image = image.expand(n, -1, -1, -1).repeat_interleave(candidates, 0)
     mask = mask.expand(n, -1, -1, -1).repeat_interleave(candidates, 0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import guided
-from editing.call import Sampler, first_order, prepare
+from editing.call import Sampler, first_order, is_first_order, prepare
 from editing.inputs import read_image
 from editing.operators import Blur, Operator
 from editing.posterior import RULES, ddnm, measured, residual_of
@@ -100,7 +100,7 @@ def restore(
     rule: str = "ddnm",
     sigma_y: float = 0.0,
     jump: int = 2,
-    resample: int = 3,
+    resample: int | None = None,
     labels: Any = None,
     prompt: str | None = None,
     guidance_scale: float | Tensor = 1.0,
@@ -118,7 +118,8 @@ def restore(
         rule: "ddnm" (one network call a step, nothing more; with resample > 1 the nearest to the exact conditional
             distribution), "pigdm" (a backward pass a step), "mmps" (more of them) or "dps"; see `measured`.
         sigma_y: the measurement's noise; 0 is none.
-        jump, resample: see `travel_stream`. The defaults make 146 steps of 50; with resample=1 any sampler goes.
+        jump, resample: see `travel_stream`. None walks three times, which makes 146 steps of 50; but once with a
+            sampler of higher order, or where no jump fits.
         labels, prompt, guidance_scale, terms, steps, sampler, seeds, progress: see `editing.call.prepare`; ddpm by
             default.
 
@@ -143,6 +144,8 @@ def restore(
         progress=progress, default="ddpm",
     )  # fmt: skip
     residual_of(operator, y, call.image)  # says what does not fit
+    if resample is None:
+        resample = 3 if is_first_order(call.run) and jump < len(call.sigmas) - 1 else 1
     check_travel(call.run, len(call.sigmas) - 1, jump, resample)
     D = ddnm(call.D, operator, y, **options) if term is None else call.D
     x = float(call.sigmas[0]) * call.noise(call.image)
@@ -180,7 +183,7 @@ def deblur(
     sigma_y: float = 0.02,
     rule: str = "ddnm",
     jump: int = 2,
-    resample: int = 3,
+    resample: int | None = None,
     labels: Any = None,
     prompt: str | None = None,
     guidance_scale: float | Tensor = 1.0,

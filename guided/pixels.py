@@ -49,11 +49,17 @@ def decode(file: Any, size: tuple[int, int] | None = None) -> Image.Image:
     Args:
         file: a path or an open binary file.
         size: (height, width) to `fit`, or None to keep the size.
+
+    Raises:
+        OSError, SyntaxError, ValueError: PIL cannot read it, or thinks that its size is an attack.
     """
     from PIL import Image
 
-    with Image.open(file) as image:
-        return fit(upright(image), size)
+    try:
+        with Image.open(file) as image:
+            return fit(upright(image), size)
+    except Image.DecompressionBombError as error:  # a bare Exception, which no one expects of a file
+        raise ValueError(str(error)) from error
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -32,7 +32,7 @@ class Contrastive:
         mirror: mirror half of the pictures whose texts name no side.
 
     Source:
-        Radford et al. 2021, Figure 3; noise: Nichol et al. 2022, section 2.4.
+        Radford et al. 2021, Figure 3; noise: Nichol et al. 2022, section 4.4.
     """
 
     levels: Levels | None

@@ -55,7 +55,7 @@ class ClipNet(nn.Module):
         ValueError: with `levels`, the tower does not say where its stages are.
 
     Source:
-        Radford et al. 2021; noise: Nichol et al. 2022, section 2.4; Perez et al. 2018, eq. 2.
+        Radford et al. 2021; noise: Nichol et al. 2022, section 4.4; Perez et al. 2018, eq. 2.
     """
 
     def __init__(

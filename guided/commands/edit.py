@@ -16,7 +16,7 @@ from guided.commands.places import check_folder
 from guided.commands.sample import check_file
 
 if TYPE_CHECKING:
-    from guided.commands.edit_recipe import EditRecipe
+    from guided.commands.edit_recipe import EditRecipe, Hands
 
 TYPES = {"float": float, "int": int}
 
@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
     seed = secrets.randbelow(2**31) if args.seed is None else args.seed
     hands = Hands()
+    check_with_model(args, hands)
     failed = 0
     if len(jobs) > 1:
         print(f"{len(jobs)} pictures, --seed {seed}", file=sys.stderr, flush=True)
@@ -121,6 +122,26 @@ def check(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"{args.image}: no such file or folder")
 
 
+def check_with_model(args: argparse.Namespace, hands: Hands) -> None:
+    """What can be said once the model is there: what is wrong for all pictures is said once, and before any of them.
+
+    Raises:
+        ValueError: naming the value.
+    """
+    from editing.call import find_sampler
+    from guided.commands.draw import best_device
+    from guided.commands.labels import spread
+    from guided.commands.options import steps_of
+
+    model, _ = hands.models(args.model, args.classifier, args.device or best_device(), args.dtype)
+    if args.label:
+        spread(args.label, model, None)
+    if args.sampler is not None:
+        find_sampler(args.sampler)
+    if args.steps is not None:
+        model.sigmas(steps_of(args.steps))
+
+
 def jobs_of(args: argparse.Namespace, endings: tuple[str, ...] = ()) -> list[tuple[Path, Path]]:
     """(picture, file to write) for each picture; `endings` are those of pictures unless given."""
     source = Path(args.image)
@@ -128,6 +149,8 @@ def jobs_of(args: argparse.Namespace, endings: tuple[str, ...] = ()) -> list[tup
         out = Path(args.out) if args.out else free_name(source, args.editor)
         out = out / f"{source.stem}.png" if out.is_dir() else out
         check_file(out, args.overwrite)
+        if out.exists() and out.samefile(source):
+            raise ValueError(f"{out} is the picture itself, which a replay needs: --out must be another file")
         return [(source, out)]
     from guided.folders import ENDINGS
 
@@ -136,6 +159,8 @@ def jobs_of(args: argparse.Namespace, endings: tuple[str, ...] = ()) -> list[tup
     out = Path(args.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{source} is a folder, so --out must be one too, and {out} is a file")
+    if out.exists() and out.samefile(source):
+        raise ValueError(f"{out} holds the pictures themselves: --out must be another folder")
     check_folder(out, "the folder")
     endings = endings or ENDINGS
     pictures = sorted(path for path in source.iterdir() if path.suffix.lower() in endings and path.name[0] != ".")

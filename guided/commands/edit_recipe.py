@@ -17,6 +17,7 @@ from guided.commands.clip import ClipRecipe, clip_of, clip_term, load_clip
 from guided.commands.draw import best_device, classifier_labels, load_models
 from guided.commands.editors import EDITORS, Option
 from guided.commands.labels import canonical, spread, to_tensor
+from guided.commands.options import steps_of
 from guided.commands.recipe import classifier_sha256, model_sha256, sha256, versions
 from guided.model import Model
 
@@ -168,6 +169,7 @@ def strokes(path: str, size: tuple[int, int]) -> Any:
 
     from guided.pixels import fit
 
+    guided.to_tensor(path)  # says what is wrong with the file
     with Image.open(path) as layer:
         if not layer.has_transparency_data:
             raise ValueError(f"{path}: strokes need transparency where nothing is painted")
@@ -194,9 +196,6 @@ def recipe_of(args: argparse.Namespace, image: Path, seed: int, hands: Hands) ->
             weights[typed] = model_sha256(typed)
         elif option.kind == "judge" and typed != "clip":
             weights[typed + " (classifier)"] = classifier_sha256(typed)
-    steps = args.steps
-    if steps is not None:
-        steps = int(steps) if steps.removeprefix("-").isdecimal() else steps.removesuffix(",")
     return EditRecipe(
         editor=args.editor,
         image=str(image),
@@ -210,7 +209,7 @@ def recipe_of(args: argparse.Namespace, image: Path, seed: int, hands: Hands) ->
         clip=None if clip is None else asdict(clip),
         input_size=sides(args.input_size, "--input-size") if args.input_size else None,
         seed=seed,
-        steps=steps,
+        steps=None if args.steps is None else steps_of(args.steps),
         sampler=args.sampler,
         guidance_scale=args.guidance_scale,
         classifier=args.classifier,

@@ -7,6 +7,11 @@ import inspect
 from guided.samplers import SAMPLERS
 
 
+def steps_of(text: str) -> int | str:
+    """A number of steps, or a respacing ("250," is one)."""
+    return int(text) if text.removeprefix("-").isdecimal() else text.removesuffix(",")
+
+
 def typed_options(sampler: str, pairs: list[str]) -> dict[str, float | int | str]:
     """--option NAME=VALUE as the sampler takes them.
 

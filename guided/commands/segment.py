@@ -63,14 +63,18 @@ def run(args: argparse.Namespace) -> int:
     from guided.folders import ENDINGS
 
     jobs = jobs_of(args, (*ENDINGS, ".npy"))
+    from editing.call import find_sampler
     from editing.segment import segments_of
     from guided.commands.draw import best_device, load_models
+    from guided.commands.options import steps_of
     from guided.commands.recipe import sha256
     from guided.commands.segment_recipe import SegmentRecipe
 
     device, seed = args.device or best_device(), secrets.randbelow(2**31) if args.seed is None else args.seed
     model, _ = load_models(args.model, None, device=device, dtype=args.dtype)
-    segments_of(model)  # a model that makes no masks is known before any picture is read
+    segments_of(model)  # what is wrong for all pictures is said before any is read
+    find_sampler(args.sampler)
+    model.sigmas(steps_of(args.steps))
     weights, failed = model_sha256(args.model), 0
     print(f"{len(jobs)} pictures on {device}, --seed {seed}", file=sys.stderr, flush=True)
     for i, (image, out) in enumerate(jobs):
@@ -119,11 +123,6 @@ def check(args: argparse.Namespace) -> list[str]:
         if name not in SHOWN[1:]:
             raise ValueError(f"--also takes {', '.join(SHOWN[1:])}, got {name!r}")
     return also
-
-
-def steps_of(text: str) -> int | str:
-    """A number of steps, or a respacing ("250," is one)."""
-    return int(text) if text.removeprefix("-").isdecimal() else text.removesuffix(",")
 
 
 def write(recipe: SegmentRecipe, model: Model, files: dict[str, Path]) -> None:

@@ -232,10 +232,19 @@ def test_a_bad_picture_does_not_stop_a_folder(tiny_folder, photo, tmp_path, caps
         (["region", "photo.png", "--mask", "mask.png", "--judge", "emoji64"], "--judge needs one --label"),
         (["sdedit", "photo.png", "--out", "x.jpg"], "the name must end in .png"),
         (["sdedit", ".", "--strength", "0.5"], "is a folder: --out must name one"),
+        (["sdedit", ".", "--out", "."], "holds the pictures themselves: --out must be another folder"),
+        (["sdedit", "photo.png", "--out", "photo.png", "--overwrite"], "is the picture itself"),
+        (["sdedit", ".", "--out", "new", "--sampler", "ddmi"], "unknown sampler 'ddmi'"),
+        (["sdedit", ".", "--out", "new", "--label", "cta"], "did you mean 'cat'"),
+        (["sdedit", "bomb.png"], "bomb.png cannot be read as a picture: Image size"),
+        (["sdedit", "photo.png", "--strokes", "bomb.png"], "bomb.png cannot be read as a picture: Image size"),
     ],
 )
 def test_bad_words_are_one_line(tiny_folder, photo, mask, tmp_path, monkeypatch, capsys, words, said):
     monkeypatch.chdir(tmp_path)
+    if "bomb.png" in words:
+        Image.new("RGBA", (64, 64)).save("bomb.png")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert run("edit", *words, "--model", tiny_folder, "--steps", "2", "--device", "cpu") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert said in error and error.startswith("guided edit")

@@ -143,6 +143,7 @@ nan = torch.full((1, 3, 16, 16), float("nan"))
     [
         (pictures(1), torch.ones(1, 1, 8, 8), "the mask is 8x8, the image 16x16"),
         (pictures(1), torch.ones(1, 3, 16, 16), r"a mask must be \(N, 1, H, W\)"),
+        (pictures(1), hole()[:0], r"a mask must be \(N, 1, H, W\)"),
         (pictures(1), hole() * 2, r"the mask must lie in \[0, 1\], got 0 .. 2"),
         (pictures(1), hole() * float("nan"), "the mask holds values that are not finite"),
         (nan, hole(), "the image holds values that are not finite"),

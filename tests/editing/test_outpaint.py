@@ -69,11 +69,12 @@ def test_a_canvas_of_the_picture_s_size_is_the_picture(tiny_model):
         ((18, 24), {}, "the network takes multiples of 4"),
         ((24, 24), {"method": "posterior"}, "method must be repaint or blend"),
         ((24, 24), {"overlap": 1.0}, "overlap must lie in"),
+        ((24, 24), {"steps": 0}, "steps must be at least 1, got 0"),
     ],
 )
 def test_bad_canvases_are_named(tiny_model, size, change, words):
     with pytest.raises(ValueError, match=words):
-        editing.outpaint(tiny_model, pictures(1), size, steps=2, seeds=0, **change)
+        editing.outpaint(tiny_model, pictures(1), size, **{"steps": 2, "seeds": 0} | change)
 
 
 def test_a_canvas_smaller_than_a_window_is_named(tiny_model):

@@ -107,3 +107,8 @@ def test_one_image_goes_with_several_labels(tiny_model):
 def test_bad_arguments_are_named(tiny_model, change, words):
     with pytest.raises(ValueError, match=words):
         editing.region(tiny_model, pictures(1), hole(), steps=2, seeds=0, **change)
+
+
+def test_counts_that_do_not_fit_are_named(tiny_model):
+    with pytest.raises(ValueError, match="2 images do not go with 1 masks, 3 labels"):
+        editing.region(tiny_model, pictures(2), hole(), labels=["cat", "dog", "heart"], steps=2)
