@@ -7,6 +7,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -69,6 +70,7 @@ def differential(
     )  # fmt: skip
     starts = guided.Schedule.linear().sigma_at(999 * call.mask)
     starts = torch.where(call.mask.cpu() == 0, 0, starts.clamp(max=model.sigma_max))
+    call = replace(call, image=torch.where(call.mask == 1, 0, call.image))  # nothing of it, not even 1 / sigma_max
     return _walk(call, starts, call.sigmas)
 
 

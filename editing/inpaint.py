@@ -48,8 +48,8 @@ def inpaint(
             "posterior", the known pixels as a measurement, see `editing.restore`; "model", the network's own.
         seam: how many pixels of the painted side, along the edge of the mask, may be drawn once more after the joining,
             so that no edge shows. 0 is off. What the mask leaves out stays as it is.
-        **own: further arguments of the method: strength, sigma (blend); jump, resample, nfe (repaint); rule, jump,
-            resample (posterior).
+        **own: further arguments of the method: strength, sigma (blend); jump, resample, nfe (repaint); rule,
+            sigma_y, jump, resample (posterior).
         labels, prompt, guidance_scale, terms, steps, sampler, seeds, progress: see `editing.call.prepare`.
 
     Returns:
@@ -123,7 +123,15 @@ def by_model(
 
 
 def by_measurement(
-    model: Model, image: Any, mask: Any, *, rule: str = "ddnm", jump: int = 2, resample: int | None = None, **how: Any
+    model: Model,
+    image: Any,
+    mask: Any,
+    *,
+    rule: str = "ddnm",
+    sigma_y: float = 0.0,
+    jump: int = 2,
+    resample: int | None = None,
+    **how: Any,
 ) -> Tensor:
     """Inpainting as the restoration of what was measured: the pixels outside the mask; see `editing.restore`."""
     image = read_image(model, image)
@@ -133,7 +141,9 @@ def by_measurement(
     if not bool(mask.any()):
         return image.clone()
     operator = Mask((mask > 0).to(mask))
-    painted = restore(model, operator.forward(image), operator, rule=rule, jump=jump, resample=resample, **how)
+    painted = restore(
+        model, operator.forward(image), operator, rule=rule, sigma_y=sigma_y, jump=jump, resample=resample, **how
+    )
     return torch.where(mask == 0, image, mask * painted + (1 - mask) * image)
 
 

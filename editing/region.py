@@ -75,7 +75,7 @@ def region(
     image = image.expand(n, -1, -1, -1).repeat_interleave(candidates, 0)
     mask = mask.expand(n, -1, -1, -1).repeat_interleave(candidates, 0)
     seeds = guided.resolve_seeds(seeds, len(image))
-    looks = augmented(mask, views, seed=seeds[0]) if views else [masked(mask)]
+    looks = augmented(mask, views) if views else [masked(mask)]
     terms = [term if term.wrt == "x" else seen_through(term, *looks) for term in terms]
     if keep_background:
         terms.append(background(image, mask, keep_background))

@@ -70,6 +70,9 @@ JUMPS = (
     Option("nfe", "int", "at most so many evaluations; chooses steps, jump and resample"),
 )
 
+SIGMA_Y = Option(
+    "sigma_y", "float", "of posterior sampling: the noise on what is known; default: 0; rule dps needs some"
+)
 RULE = Option("rule", "text", "of posterior sampling; default: ddnm", ("ddnm", "pigdm", "mmps", "dps"))
 
 EDITORS = {
@@ -100,7 +103,7 @@ EDITORS = {
             "inpaint", "paint what the mask covers",
             (*mask(), Option("method", "text", "default: blend", choices=("blend", "repaint", "posterior", "model")),
              Option("seam", "float", "pixels along the edge that may be drawn once more"), STRENGTH, SIGMA, *JUMPS,
-             RULE),
+             RULE, SIGMA_Y),
             "photo.png --mask hole.png --method repaint --nfe 100",
         ),
         Editor("blend", "inpaint, by replacing what is known at every level", (*mask(), STRENGTH, SIGMA),
@@ -135,7 +138,7 @@ EDITORS = {
             "upscale", "the picture at a larger size",
             (Option("factor", "int", "how many times as large; default: to the model's size"),
              Option("method", "text", "default: model, where it was trained so", ("model", "posterior", "ilvr")),
-             RULE, *JUMPS[:2],
+             RULE, SIGMA_Y, *JUMPS[:2],
              Option("low", "float", "of ilvr: the noise level down to which the image rules")),
             "small.png --factor 2", own_size=True,
         ),

@@ -159,6 +159,13 @@ def test_bad_pictures_and_masks_are_named(tiny_model, image, mask, words):
             editor(tiny_model, image, mask, steps=3, seeds=0)
 
 
+@pytest.mark.parametrize("rule", ["pigdm", "mmps", "dps"])
+def test_a_noisy_measurement_keeps_what_is_known_to_the_bit_too(tiny_model, rule):
+    image, mask = pictures(1), hole()
+    got = editing.inpaint(tiny_model, image, mask, method="posterior", rule=rule, sigma_y=0.2, steps=3, seeds=0)
+    assert torch.equal(got * (mask == 0), image * (mask == 0)) and not torch.equal(got, image)
+
+
 def test_bad_methods_and_their_options_are_named(tiny_model):
     with pytest.raises(ValueError, match="method must be one of blend, repaint"):
         editing.inpaint(tiny_model, pictures(1), hole(), method="blnd")

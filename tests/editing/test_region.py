@@ -58,6 +58,12 @@ def test_views_are_the_same_in_every_step_and_for_every_batch_mate():
     assert not torch.equal(other, first[1])
 
 
+def test_a_region_seen_from_many_sides_does_not_depend_on_batch_mates(tiny_model):
+    images, own = pictures(2), {"terms": [towards(0.7)], "views": 2, "steps": 3}
+    both = editing.region(tiny_model, images, hole(), seeds=[5, 6], **own)
+    assert_close(both[1:], editing.region(tiny_model, images[1:], hole(), seeds=6, **own), rtol=0, atol=1e-3)
+
+
 def test_the_background_s_term_is_a_distance_outside_the_mask():
     image, mask = pictures(2), hole()
     x0 = image + mask * 3

@@ -142,6 +142,12 @@ def test_more_strength_leaves_less_of_a_pixel():
     assert bool((distance.diff() > 0.05).all()), distance
 
 
+def test_ones_of_a_map_forget_the_image(tiny_model):
+    a, b = (editing.differential(tiny_model, x, torch.ones(16, 16), steps=4, seeds=1) for x in pictures(2).split(1))
+    assert torch.equal(a, b)
+    assert torch.equal(a, editing.sdedit(tiny_model, pictures(1), strength=1.0, steps=4, seeds=1))
+
+
 def test_zeros_of_a_map_are_kept_to_the_bit(tiny_model):
     image = pictures(1)
     map_ = torch.linspace(0, 1, 16).expand(16, 16).clone()
