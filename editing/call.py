@@ -93,14 +93,19 @@ def prepare(
     image = image.expand(n, -1, -1, -1)
     mask = None if mask is None else mask.expand(n, -1, -1, -1)
     run = find_sampler(default if sampler is None else sampler)
-    cond = {"low_res": low_res}
-    if "mask" in model.conditions:
-        hidden = torch.ones_like(image[:, :1]) if mask is None else (mask > 0).to(image)
-        cond |= {"image": torch.where(hidden > 0, 0, image), "mask": hidden}
+    cond = {"low_res": low_res, **told(model, image, mask)}
     D = bind(model, labels, n, prompt=prompt, guidance_scale=guidance_scale, terms=terms, run=run, **cond)
     sigmas = model.sigmas(steps, spacing)
     noise = SeededNoise(guided.resolve_seeds(seeds, n))
     return Call(image, mask, D, sigmas, run, noise, progress)
+
+
+def told(model: Model, image: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """The conditions image and mask of a network that has them: what the mask leaves out, nothing where it is None."""
+    if "mask" not in model.conditions:
+        return {}
+    hidden = torch.ones_like(image[:, :1]) if mask is None else (mask > 0).to(image)
+    return {"image": torch.where(hidden > 0, 0, image), "mask": hidden}
 
 
 def bind(

@@ -65,13 +65,14 @@ def from_segmentation(labels: Any, classes: int | Sequence[int] = 1) -> Tensor:
     Raises:
         ValueError: labels are not whole numbers, or have another shape.
     """
-    labels = torch.as_tensor(np.asarray(getattr(labels, "mask", labels)))
+    labels = getattr(labels, "mask", labels)
+    labels = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
     if labels.is_floating_point():
         raise ValueError(f"labels must be bool or whole numbers, got {labels.dtype}")
     labels = labels.reshape(*[1] * (4 - labels.ndim), *labels.shape)
     if labels.ndim != 4 or labels.shape[1] != 1:
         raise ValueError(f"labels must be (N, 1, H, W), got {tuple(labels.shape)}")
-    wanted = torch.as_tensor([classes] if isinstance(classes, int) else list(classes))
+    wanted = torch.as_tensor([classes] if isinstance(classes, int) else list(classes), device=labels.device)
     return torch.isin(labels.long(), wanted).float()
 
 

@@ -6,7 +6,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from editing.blend import blend_stream
-from editing.call import Sampler, first_order, prepare
+from editing.call import Sampler, bind, first_order, prepare, told
 from editing.inputs import read_image
 from editing.repaint import repaint_plan, repaint_stream
 from guided import Denoiser, Model, Prediction, Term
+
+Place = tuple[Any, ...]
+"""Which part of pictures (N, C, H, W) a window shows, as an index."""
 
 
 def windows(D: Denoiser, size: int | tuple[int, int], *, overlap: float = 0.5) -> Denoiser:
@@ -35,6 +38,11 @@ def windows(D: Denoiser, size: int | tuple[int, int], *, overlap: float = 0.5) -
     Source:
         Bar-Tal et al. 2023, eq. 5, with weights.
     """
+    return tiled(lambda at: D, size, overlap=overlap)
+
+
+def tiled(D_at: Callable[[Place], Denoiser], size: int | tuple[int, int], *, overlap: float = 0.5) -> Denoiser:
+    """`windows` where each has a denoiser of its own: D_at of the window's place in a picture, x[place]."""
     height, width = (size, size) if isinstance(size, int) else size
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap must lie in [0, 1), got {overlap}")
@@ -48,7 +56,7 @@ def windows(D: Denoiser, size: int | tuple[int, int], *, overlap: float = 0.5) -
         for top in _places(x.shape[2], height, overlap):
             for left in _places(x.shape[3], width, overlap):
                 at = (..., slice(top, top + height), slice(left, left + width))
-                pred = D(x[at], sigma)
+                pred = D_at(at)(x[at], sigma)
                 total[at] += weight
                 for name in ("x0", "var_frac", "grad"):
                     part = getattr(pred, name)
@@ -103,14 +111,20 @@ def outpaint(
         raise ValueError(f"the canvas must be at least {model.image_size} on each side, got {tuple(canvas.shape[2:])}")
     repainted = method == "repaint"
     plan = repaint_plan(2 * steps) if repainted and isinstance(steps, int) and steps > 0 else None
+    how = {"prompt": prompt, "guidance_scale": guidance_scale, "terms": tuple(terms)}
     call = prepare(
-        model, canvas, mask, labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms,
+        model, canvas, mask, labels=labels, **how,
         steps=plan.steps if plan else steps, sampler=sampler, seeds=seeds, progress=progress,
         default="ddpm" if repainted else "ddim", spacing="uniform" if plan else None,
     )  # fmt: skip
     if not bool(mask.any()):
         return call.image.clone()
-    D = windows(call.D, model.image_size, overlap=overlap)
+
+    def D_at(at: Place) -> Denoiser:  # a network that is told what is known is told it of its window
+        part = told(model, call.image[at], call.mask[at])
+        return bind(model, labels, len(call.image), run=call.run, **how, **part) if part else call.D
+
+    D = tiled(D_at, model.image_size, overlap=overlap)
     if repainted:
         jump, resample = (plan.jump, plan.resample) if plan else (10, 10)
         states = repaint_stream(

@@ -72,7 +72,7 @@ def upscale(
 
 
 def by_model(model: Model, small: Tensor, operator: Downsample, **how: Any) -> Tensor:
-    """Super-resolution by a network that was trained for it (Nichol & Dhariwal 2021, section 7)."""
+    """Super-resolution by a network that was trained for it (Dhariwal & Nichol 2021, "Comparison to Upsampling")."""
     if "low_res" not in model.conditions:
         raise ValueError("method='model' needs a super-resolution network (low_res); use 'posterior' or 'ilvr'")
     call = prepare(model, operator.pinv(small), low_res=small, **how)

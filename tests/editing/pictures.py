@@ -6,6 +6,8 @@ import torch
 from oracle import Mixture
 from torch import Tensor
 
+import guided
+
 
 def pictures(n: int = 2, dtype: torch.dtype = torch.float32, side: int = 16) -> Tensor:
     """(n, 3, side, side) of any values in [-1, 1]."""
@@ -52,3 +54,17 @@ def normal(seed: int):
     """Fast noise for many points: a NoiseFn of one generator."""
     g = torch.Generator().manual_seed(seed)
     return lambda x: torch.randn(x.shape, generator=g, dtype=x.dtype)
+
+
+def model_with_mask() -> guided.Model:
+    """16 pixels, random weights, told a masked image and its mask."""
+    config = guided.networks.UNetConfig(
+        in_channels=3, out_channels=3, mask_channels=1, model_channels=32, num_res_blocks=1, channel_mult=(1,),
+        attention_resolutions=(), num_head_channels=32,
+    )  # fmt: skip
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        model = guided.Model(guided.networks.UNet(config), parametrization="edm", image_size=16)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval().requires_grad_(False)

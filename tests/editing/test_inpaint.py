@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_model
-from pictures import hole, kept_exactly, pictures
+from pictures import hole, kept_exactly, model_with_mask, pictures
 from PIL import Image
 from torch.testing import assert_close
 
@@ -95,19 +95,6 @@ def test_a_seam_is_drawn_again_on_the_painted_side_alone(tiny_model, method):
 
 
 # ---------------------------------------------------------------------- networks that are told the mask
-
-
-def model_with_mask() -> guided.Model:
-    config = guided.networks.UNetConfig(
-        in_channels=3, out_channels=3, mask_channels=1, model_channels=32, num_res_blocks=1, channel_mult=(1,),
-        attention_resolutions=(), num_head_channels=32,
-    )  # fmt: skip
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        model = guided.Model(guided.networks.UNet(config), parametrization="edm", image_size=16)
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model.eval().requires_grad_(False)
 
 
 def test_a_network_is_told_what_is_known():

@@ -55,6 +55,7 @@ def test_classes_of_a_segmentation():
     labels = torch.tensor([[0, 1, 2], [2, 1, 0]])
     assert masks.from_segmentation(labels).tolist() == [[[[0, 1, 0], [0, 1, 0]]]]
     assert masks.from_segmentation(labels, [0, 2]).tolist() == [[[[1, 0, 1], [1, 0, 1]]]]
+    assert masks.from_segmentation(labels.to("meta")).device.type == "meta"  # and so on a GPU
     assert masks.from_segmentation(labels == 2).tolist() == [[[[0, 0, 1], [1, 0, 0]]]]
     with pytest.raises(ValueError, match="bool or whole numbers"):
         masks.from_segmentation(labels.float())

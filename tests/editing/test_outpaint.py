@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from oracle import gaussian
-from pictures import pictures
+from pictures import model_with_mask, pictures
 from torch.testing import assert_close
 
 import editing
@@ -75,6 +75,13 @@ def test_a_canvas_of_the_picture_s_size_is_the_picture(tiny_model):
 def test_bad_canvases_are_named(tiny_model, size, change, words):
     with pytest.raises(ValueError, match=words):
         editing.outpaint(tiny_model, pictures(1), size, **{"steps": 2, "seeds": 0} | change)
+
+
+@pytest.mark.parametrize("method", ["repaint", "blend"])
+def test_a_network_is_told_what_is_known_in_each_window(method):
+    image = pictures(2)
+    got = editing.outpaint(model_with_mask(), image, (16, 24), method=method, steps=3, seeds=0)
+    assert torch.equal(got[..., 4:20], image) and got.isfinite().all()
 
 
 def test_a_canvas_smaller_than_a_window_is_named(tiny_model):
