@@ -83,11 +83,12 @@ def run(args: argparse.Namespace) -> int:
     seed = secrets.randbelow(2**31) if args.seed is None else args.seed
     hands = Hands()
     check_with_model(args, hands)
-    failed = 0
+    failed = there = 0
     if len(jobs) > 1:
         print(f"{len(jobs)} pictures, --seed {seed}", file=sys.stderr, flush=True)
     for i, (image, out) in enumerate(jobs):
         if out.exists() and not args.overwrite:  # of an earlier run that was interrupted
+            there += 1
             continue
         try:
             recipe = recipe_of(args, image, seed + i, hands)
@@ -99,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
                 raise
             failed += 1
             print(f"guided edit: {image}: {' '.join(str(error).split())}", file=sys.stderr)
+    if there:
+        print(f"{there} of {len(jobs)} were there already; --overwrite makes them anew", file=sys.stderr)
     if failed:
         print(f"guided edit: {failed} of {len(jobs)} pictures could not be edited", file=sys.stderr)
     return 1 if failed else 0

@@ -75,11 +75,12 @@ def run(args: argparse.Namespace) -> int:
     segments_of(model)  # what is wrong for all pictures is said before any is read
     find_sampler(args.sampler)
     model.sigmas(steps_of(args.steps))
-    weights, failed = model_sha256(args.model), 0
+    weights, failed, there = model_sha256(args.model), 0, 0
     print(f"{len(jobs)} pictures on {device}, --seed {seed}", file=sys.stderr, flush=True)
     for i, (image, out) in enumerate(jobs):
         files = {show: out if show == "mask" else out.with_stem(f"{out.stem}-{show}") for show in ("mask", *also)}
         if all(path.exists() for path in files.values()) and not args.overwrite:  # of a run that was interrupted
+            there += 1
             continue
         try:
             recipe = SegmentRecipe(
@@ -95,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
                 raise
             failed += 1
             print(f"guided segment: {image}: {' '.join(str(error).split())}", file=sys.stderr)
+    if there:
+        print(f"{there} of {len(jobs)} were there already; --overwrite makes them anew", file=sys.stderr)
     if failed:
         print(f"guided segment: {failed} of {len(jobs)} pictures could not be segmented", file=sys.stderr)
     return 1 if failed else 0

@@ -193,7 +193,9 @@ def test_a_folder_goes_on_where_it_stopped(tiny_folder, photo, mask, tmp_path, c
     assert [read_metadata(out / name)["recipe"]["seed"] for name in made] == [5, 6, 7]
     first, times = pixels(out / "b.png"), {name: os.stat(out / name).st_mtime_ns for name in made}
     (out / "b.png").unlink()
+    capsys.readouterr()
     assert run(*words) == 0
+    assert "2 of 3 were there already; --overwrite makes them anew" in capsys.readouterr().err
     assert np.array_equal(pixels(out / "b.png"), first)  # its seed does not depend on what was there
     assert all(os.stat(out / name).st_mtime_ns == times[name] for name in ("a.png", "c.png"))
     assert run("replay", out / "b.png") == 0
