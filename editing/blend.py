@@ -15,7 +15,7 @@ from torch import Tensor
 
 import guided
 from editing.call import Sampler, prepare, start_level
-from editing.inputs import read_mask
+from editing.inputs import needed, read_mask
 from guided import Model, NoiseFn, State, Term
 
 
@@ -89,8 +89,8 @@ def blend(
     """
     start = start_level(model, strength, sigma)
     call = prepare(
-        model, image, mask, labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms, steps=steps,
-        sampler=sampler, seeds=seeds, progress=progress,
+        model, image, needed(mask), labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms,
+        steps=steps, sampler=sampler, seeds=seeds, progress=progress,
     )  # fmt: skip
     if start == 0 or not bool(call.mask.any()):
         return call.image.clone()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import guided
 from editing.call import Call, Sampler, prepare, start_level
-from editing.inputs import read_image
+from editing.inputs import needed, read_image
 from guided import Denoiser, Model, NoiseFn, State, Term
 
 
@@ -65,8 +65,8 @@ def differential(
         (N, C, H, W) in [-1, 1].
     """
     call = prepare(
-        model, image, strength, labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms, steps=steps,
-        sampler=sampler, seeds=seeds, progress=progress,
+        model, image, needed(strength), labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms,
+        steps=steps, sampler=sampler, seeds=seeds, progress=progress,
     )  # fmt: skip
     starts = guided.Schedule.linear().sigma_at(999 * call.mask)
     starts = torch.where(call.mask.cpu() == 0, 0, starts.clamp(max=model.sigma_max))

@@ -12,7 +12,7 @@ from torch import Tensor
 import guided
 from editing.blend import blend
 from editing.call import Sampler, count, prepare
-from editing.inputs import read_image, read_mask
+from editing.inputs import needed, read_image, read_mask
 from editing.masks import dilate, feather
 from editing.operators import Mask
 from editing.repaint import repaint
@@ -105,8 +105,8 @@ def by_model(
     if missing:
         raise ValueError("method='model' needs a model trained with image and mask as conditions; use another method")
     call = prepare(
-        model, image, mask, labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms, steps=steps,
-        sampler=sampler, seeds=seeds, progress=progress,
+        model, image, needed(mask), labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms,
+        steps=steps, sampler=sampler, seeds=seeds, progress=progress,
     )  # fmt: skip
     if not bool(call.mask.any()):
         return call.image.clone()
@@ -135,7 +135,7 @@ def by_measurement(
 ) -> Tensor:
     """Inpainting as the restoration of what was measured: the pixels outside the mask; see `editing.restore`."""
     image = read_image(model, image)
-    mask = read_mask(mask, image)
+    mask = read_mask(needed(mask), image)
     n = count(images=image, masks=mask)
     image, mask = image.expand(n, -1, -1, -1), mask.expand(n, -1, -1, -1)
     if not bool(mask.any()):

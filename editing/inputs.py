@@ -69,6 +69,13 @@ def read_mask(mask: Any, image: Tensor) -> Tensor:
     return mask
 
 
+def needed(mask: Any) -> Any:
+    """The mask of an editor that cannot do without; ValueError where it is None."""
+    if mask is None:
+        raise ValueError("a mask is needed: (N, 1, H, W), a path or a PIL image, 1 = paint")
+    return mask
+
+
 def check_range(x: Tensor, low: float, high: float, name: str) -> None:
     """ValueError unless all values are finite and in the range, up to rounding."""
     if not bool(x.isfinite().all()):

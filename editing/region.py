@@ -15,7 +15,7 @@ from torch import Tensor
 import guided
 from editing.blend import blend
 from editing.call import Sampler, count
-from editing.inputs import read_image, read_mask
+from editing.inputs import needed, read_image, read_mask
 from editing.views import augmented, background, masked, seen_through
 from guided import Model, Term
 
@@ -68,7 +68,7 @@ def region(
     if judge is None and best < candidates:
         raise ValueError(f"which {best} of {candidates} candidates are best needs a judge")
     image = read_image(model, image)
-    mask = read_mask(mask, image)
+    mask = read_mask(needed(mask), image)
     y = None if labels is None else model.labels(labels)
     n = count(images=image, masks=mask, labels=y)
     y = None if y is None else model.labels(y, n).repeat_interleave(candidates, 0)

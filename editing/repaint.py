@@ -18,7 +18,7 @@ from torch import Tensor
 import guided
 from editing.blend import join
 from editing.call import Sampler, first_order, prepare
-from editing.inputs import read_mask
+from editing.inputs import needed, read_mask
 from guided import Denoiser, Model, NoiseFn, State, Term
 
 Turns = int | Sequence[int]
@@ -196,8 +196,8 @@ def repaint(
         steps, jump, resample, _ = repaint_plan(nfe)
     repaint_path(1, jump, resample)  # says what is wrong with them
     call = prepare(
-        model, image, mask, labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms, steps=steps,
-        sampler=sampler, seeds=seeds, progress=progress, default="ddpm",
+        model, image, needed(mask), labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms,
+        steps=steps, sampler=sampler, seeds=seeds, progress=progress, default="ddpm",
         spacing="uniform" if isinstance(steps, int) else None,
     )  # fmt: skip
     if not bool(call.mask.any()):

@@ -153,6 +153,13 @@ def test_a_noisy_measurement_keeps_what_is_known_to_the_bit_too(tiny_model, rule
     assert torch.equal(got * (mask == 0), image * (mask == 0)) and not torch.equal(got, image)
 
 
+@pytest.mark.parametrize("name", ["blend", "repaint", "posterior", "region", "differential"])
+def test_no_mask_at_all_is_named(tiny_model, name):
+    editor = functools.partial(editing.inpaint, method=name) if name == "posterior" else getattr(editing, name)
+    with pytest.raises(ValueError, match="a mask is needed"):
+        editor(tiny_model, pictures(1), None)
+
+
 def test_bad_methods_and_their_options_are_named(tiny_model):
     with pytest.raises(ValueError, match="method must be one of blend, repaint"):
         editing.inpaint(tiny_model, pictures(1), hole(), method="blnd")
