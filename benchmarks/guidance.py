@@ -67,34 +67,32 @@ def main() -> None:
         rows = json.loads(done.read_text()) if done.exists() else {}
         for scale in SCALES[kind]:
             if f"{scale:g}" not in rows:
-                rows[f"{scale:g}"] = judged(judge, draw(model, clf, kind, scale, labels), labels)
+                rows[f"{scale:g}"] = [*judged(judge, draw(model, clf, kind, scale, labels), labels), len(labels)]
                 RESULTS.mkdir(exist_ok=True)
                 done.write_text(json.dumps(rows, indent=1) + "\n")
-            print(kind, scale, *(f"{share:.3f}" for share in rows[f"{scale:g}"]), flush=True)
+            print(kind, scale, *(f"{share:.3f}" for share in rows[f"{scale:g}"][:2]), flush=True)
     made = {kind: RESULTS / f"guidance-{kind}.json" for kind in SCALES}
     rows = {kind: json.loads(path.read_text()) for kind, path in made.items() if path.exists()}
-    text = table(rows, ceiling, len(labels), len(real), args.per_class)
+    text = table(rows, ceiling, len(real))
     (RESULTS / "guidance.md").write_text(text)
     print(text)
 
 
-def table(rows: dict, ceiling: tuple[float, float], n: int, held_out: int, per_class: int) -> str:
+def table(rows: dict, ceiling: tuple[float, float], held_out: int) -> str:
     """The committed text."""
     lines = [
         "# Share of samples an independent judge puts in the asked class",
         "",
-        f"{n} samples a row (every class equally often, seeds 0..{n - 1}), unipc, {STEPS} steps. The judge's accuracy",
-        f"on the {held_out} held-out real pictures is the ceiling: top-1 {ceiling[0]:.3f}, top-5 {ceiling[1]:.3f}.",
+        f"Every class equally often, seeds 0, 1, ...; unipc, {STEPS} steps. The judge's accuracy on the",
+        f"{held_out} held-out real pictures is the ceiling: top-1 {ceiling[0]:.3f}, top-5 {ceiling[1]:.3f}.",
         "",
-        "| guidance | scale | top-1 | top-5 |",
-        "|---|---|---|---|",
+        "| guidance | scale | top-1 | top-5 | samples |",
+        "|---|---|---|---|---|",
     ]
     words = {"cfg": "classifier-free", "classifier": "classifier, on the model without a class"}
     for kind, shares in rows.items():
-        lines += [f"| {words[kind]} | {scale} | {top1:.3f} | {top5:.3f} |" for scale, (top1, top5) in shares.items()]
-    return "\n".join(
-        [*lines, "", f"Made by `python benchmarks/guidance.py DATA --judge runs/judge --per-class {per_class}`.", ""]
-    )
+        lines += [f"| {words[kind]} | {scale} | {t1:.3f} | {t5:.3f} | {n} |" for scale, (t1, t5, n) in shares.items()]
+    return "\n".join([*lines, "", "Made by `python benchmarks/guidance.py DATA --judge runs/judge`.", ""])
 
 
 if __name__ == "__main__":

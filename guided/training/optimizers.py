@@ -11,9 +11,8 @@ import torch
 def muon(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """Muon for kernels and matrices, whose updates are made orthogonal, AdamW for gains and biases.
 
-    From scratch, on a CPU, an ADM UNet of 12 M parameters came in 4,000 pictures to the denoising error that AdamW
-    needed some 7,000 for (`benchmarks/optimizers.py`). The step has the root mean square of AdamW's, so learning
-    rates are of one size.
+    From scratch on a CPU it makes far more of the same minutes than AdamW (`benchmarks/results/optimizers.md`). The
+    step has the root mean square of AdamW's, so learning rates are of one size.
 
     Source:
         Jordan et al. 2024; Liu et al. 2025, section 2.2, for the size of the step.
