@@ -65,9 +65,7 @@ def _rows(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).to(like.device).reshape(-1, 1, 1, 1)
 
 
-def _mse(
-    model: Model, c, raw: Tensor, x: Tensor, x0: Tensor, noise: Tensor, pixels: Tensor | None = None
-) -> Tensor:
+def _mse(model: Model, c, raw: Tensor, x: Tensor, x0: Tensor, noise: Tensor, pixels: Tensor | None = None) -> Tensor:
     out = raw.chunk(2, dim=1)[0] if model.learned_range else raw
     # for eps the target is the noise itself; taking it as it is spares the cancellation in x0 - x
     target = noise if model.parametrization == "eps" else (x0 - c.c_skip * x) / c.c_out
