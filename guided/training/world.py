@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -69,7 +70,14 @@ def join_world(processes: int | None, device: str | torch.device | None) -> Worl
     accelerator = Accelerator(cpu=device.type == "cpu")
     if accelerator.num_processes != size:
         raise ValueError(f"WORLD_SIZE is {size} but accelerate joined {accelerator.num_processes} processes")
+    atexit.register(_leave_world)
     return World(accelerator.device, accelerator.process_index, size, accelerator)
+
+
+def _leave_world() -> None:
+    """End the process group before the interpreter does: its threads, still running then, abort the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager
