@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import guided
-from editing.call import Sampler, prepare, start_level
+from editing.call import Progress, Sampler, prepare, start_level
 from editing.inputs import needed, read_mask
 from guided import Model, NoiseFn, State, Term
 
@@ -64,7 +64,7 @@ def blend(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """Paints the masked region of an image; the rest comes back to the bit.
 

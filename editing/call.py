@@ -17,6 +17,8 @@ from guided import Denoiser, Model, SeededNoise, State, Term
 FIRST_ORDER = ("ddim", "ddpm", "euler", "euler_ancestral")
 Sampler = Callable[..., Iterator[State]]
 """A sampler of `guided`, f(D, x, sigmas, *, noise) -> states; its own options bound by functools.partial."""
+Progress = bool | Callable[[State], None]
+"""Whether to show a bar; or what is shown each state after its step, and can end the run by raising."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Call:
         sigmas: (steps + 1,) float64, from the model's sigma_max down to 0.
         run: the sampler.
         noise: one stream a picture.
-        progress: show a bar.
+        progress: show a bar, or a function that is shown each state.
     """
 
     image: Tensor
@@ -39,7 +41,7 @@ class Call:
     sigmas: Tensor
     run: Sampler
     noise: SeededNoise
-    progress: bool
+    progress: Progress
 
     def finish(self, states: Iterable[State]) -> Tensor:
         """The finished pictures of a stream, in [-1, 1]; what a hard mask keeps is the image to the bit.
@@ -65,7 +67,7 @@ def prepare(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
     default: str = "ddim",
     spacing: str | None = None,
     low_res: Tensor | None = None,
@@ -80,6 +82,7 @@ def prepare(
         steps, spacing: as `Model.sigmas` takes them; the steps are those of the whole way from sigma_max to 0.
         sampler: a name of `guided.samplers.SAMPLERS`, or a sampler with its options bound, such as
             functools.partial(guided.ddim, eta=1.0); None is `default`.
+        progress: show a bar; or a function that is called with each `guided.State` after its step, for previews.
 
     A network that takes image and mask as conditions is told what the mask leaves out, or nothing where there is none.
 
@@ -186,10 +189,15 @@ def count(**several: Any) -> int:
     return n
 
 
-def ticked(states: Iterable[State], show: bool) -> Iterator[State]:
-    """The same states, with a bar where it is wanted."""
-    if not show:
+def ticked(states: Iterable[State], progress: Progress) -> Iterator[State]:
+    """The same states, with a bar where it is wanted, or shown to a function."""
+    if not progress:
         yield from states
+        return
+    if callable(progress):
+        for state in states:
+            progress(state)
+            yield state
         return
     from tqdm import tqdm
 

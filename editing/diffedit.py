@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import guided
-from editing.call import Sampler, bind, prepare, start_level
+from editing.call import Progress, Sampler, bind, prepare, start_level
 from editing.inputs import read_mask
 from editing.masks import dilate
 from guided import Denoiser, Model, NoiseFn, State, Term
@@ -91,7 +91,7 @@ def diffedit(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """Turns an image into another class without a mask: where to change is found; the rest comes back to the bit.
 

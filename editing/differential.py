@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import guided
-from editing.call import Call, Sampler, prepare, start_level
+from editing.call import Call, Progress, Sampler, prepare, start_level
 from editing.inputs import needed, read_image
 from guided import Denoiser, Model, NoiseFn, State, Term
 
@@ -52,7 +52,7 @@ def differential(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """`sdedit` with a map of strengths: soft transitions from what stays to what becomes new.
 
@@ -86,7 +86,7 @@ def sweep(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """One image at several strengths, in one batched run: a strip to choose from.
 

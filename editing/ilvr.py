@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from editing.call import Sampler, prepare
+from editing.call import Progress, Sampler, prepare
 from editing.inputs import read_image
 from editing.operators import Downsample, Operator
 from editing.posterior import residual_of
@@ -57,7 +57,7 @@ def ilvr(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """New pictures with the layout and colours of a reference: the means of its blocks of factor x factor pixels.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import guided
 from editing.blend import blend
-from editing.call import Sampler, count, prepare
+from editing.call import Progress, Sampler, count, prepare
 from editing.inputs import needed, read_image, read_mask
 from editing.masks import dilate, feather
 from editing.operators import Mask
@@ -34,7 +34,7 @@ def inpaint(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
     **own: Any,
 ) -> Tensor:
     """Paints what the mask covers; pixels where it is 0 come back to the bit, whatever the method.
@@ -92,7 +92,7 @@ def by_model(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """Inpainting by a network that is told the masked image and the mask; arguments as in `inpaint`.
 

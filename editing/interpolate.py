@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import guided
-from editing.call import Sampler, find_sampler, prepare, start_level
+from editing.call import Progress, Sampler, find_sampler, prepare, start_level
 from editing.inputs import read_image
 from editing.invert import invert, levels_up_to
 from guided import Denoiser, Model, NoiseFn, SeededNoise, State, Term
@@ -87,7 +87,7 @@ def interpolate(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """A row of pictures from one to the other.
 

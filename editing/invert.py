@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import guided
-from editing.call import Sampler, find_sampler, prepare, start_level, ticked
+from editing.call import Progress, Sampler, find_sampler, prepare, start_level, ticked
 from guided import Denoiser, Model, State, Term
 
 
@@ -96,7 +96,7 @@ def invert(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """The noisy image that ddim makes the picture of, under the same condition and steps.
 
@@ -145,7 +145,7 @@ def reconstruct(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """The image turned to noise and made again: itself, or what it would be as another class.
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from editing.blend import blend_stream
-from editing.call import Sampler, bind, first_order, prepare, told
+from editing.call import Progress, Sampler, bind, first_order, prepare, told
 from editing.inputs import read_image
 from editing.repaint import repaint_plan, repaint_stream
 from guided import Denoiser, Model, Prediction, Term
@@ -82,7 +82,7 @@ def outpaint(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """Paints around an image until it fills a canvas; the image itself comes back to the bit.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import guided
 from editing.blend import blend
-from editing.call import Sampler, count
+from editing.call import Progress, Sampler, count
 from editing.inputs import needed, read_image, read_mask
 from editing.views import augmented, background, masked, seen_through
 from guided import Model, Term
@@ -42,7 +42,7 @@ def region(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """Changes the masked region into what labels, prompt or terms say; the rest comes back to the bit.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import guided
 from editing.blend import join
-from editing.call import Sampler, first_order, prepare
+from editing.call import Progress, Sampler, first_order, prepare
 from editing.inputs import needed, read_mask
 from guided import Denoiser, Model, NoiseFn, State, Term
 
@@ -168,7 +168,7 @@ def repaint(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """Paints the masked region of an image so that it fits the rest; the rest comes back to the bit.
 

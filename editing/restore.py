@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import guided
-from editing.call import Sampler, first_order, is_first_order, prepare
+from editing.call import Progress, Sampler, first_order, is_first_order, prepare
 from editing.inputs import read_image
 from editing.operators import Blur, Operator
 from editing.posterior import RULES, ddnm, measured, residual_of
@@ -108,7 +108,7 @@ def restore(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """Pictures of which y is the measurement: what was masked, blurred or made smaller, drawn anew.
 
@@ -191,7 +191,7 @@ def deblur(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """`restore` for a picture under a Gaussian blur.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import guided
 from editing.blend import join
-from editing.call import Sampler, prepare, start_level
+from editing.call import Progress, Sampler, prepare, start_level
 from editing.inputs import read_image, read_mask
 from guided import Denoiser, Model, NoiseFn, State, Term
 
@@ -74,7 +74,7 @@ def sdedit(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """A picture that is as near to `image` as `strength` leaves it: strokes become a picture, a picture a variation.
 
@@ -126,7 +126,7 @@ def variations(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """Pictures like this one: `sdedit` of each image with n seeds.
 

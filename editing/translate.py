@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import guided
-from editing.call import Sampler, prepare
+from editing.call import Progress, Sampler, prepare
 from editing.inputs import read_image
 from editing.invert import invert_stream, levels_up_to
 from guided import Denoiser, Model, NoiseFn, State, Term
@@ -71,7 +71,7 @@ def translate(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """The picture that the target makes of the noise of which the model makes the image.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import guided
-from editing.call import Sampler, prepare
+from editing.call import Progress, Sampler, prepare
 from editing.ilvr import ilvr_stream
 from editing.inputs import check_range
 from editing.operators import Downsample
@@ -30,7 +30,7 @@ def upscale(
     steps: int | str | Sequence[int] = 50,
     sampler: str | Sampler | None = None,
     seeds: int | Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
     **own: Any,
 ) -> Tensor:
     """Pictures `factor` times as large, of which the image is the block means.

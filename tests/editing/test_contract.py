@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable
 
 import pytest
+from pictures import hole, pictures
 
 import editing
 from editing.blend import join
@@ -55,6 +56,39 @@ def test_one_call_forms_share_their_arguments(name):
     for shared, default in SHARED.items():
         assert parameters[shared].kind is inspect.Parameter.KEYWORD_ONLY
         assert parameters[shared].default == default
+
+
+SHOWN = {
+    "sdedit": {},
+    "sweep": {"strengths": [0.0, 1.0]},
+    "inpaint": {"mask": hole(), "method": "repaint", "nfe": 5},
+    "region": {"mask": hole(), "strength": 1.0},
+    "upscale": {"factor": 2, "method": "ilvr"},
+    "interpolate": {"other": 0, "n": 2, "evaluations": 1},
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_progress_shows_the_states_and_can_end_the_run(tiny_model, name):
+    image = pictures(1, side=8 if name == "upscale" else 16)
+    runs: list[list[int]] = []
+
+    def show(state):
+        assert state.x0.shape[1:] == (3, 16, 16)
+        if state.step == 0:
+            runs.append([])
+        runs[-1].append(state.steps)
+
+    own = SHOWN[name]
+    made = getattr(editing, name)(tiny_model, image, steps=4, seeds=0, progress=show, **own)
+    assert all([len(run)] * len(run) == run for run in runs), "each step is shown once, and says how many there are"
+    assert (made == getattr(editing, name)(tiny_model, image, steps=4, seeds=0, **own)).all(), "looking changes nothing"
+
+    def stop(state):
+        raise InterruptedError(state.step)
+
+    with pytest.raises(InterruptedError, match=r"^0$"):
+        getattr(editing, name)(tiny_model, image, steps=4, seeds=0, progress=stop, **own)
 
 
 def test_the_table_of_contents_is_complete():
