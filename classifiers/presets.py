@@ -27,7 +27,9 @@ class Preset:
         levels: of a continuous classifier: ("log-normal", mean, std), ("log-uniform", low, high) or ("clean",).
         label_smoothing: share of the target spread over all classes.
         batch_size, lr, weight_decay, warmup, decay, ema, images, precision: as `guided.train` takes them.
-        flip: mirror half of the pictures. Random crops (side 0.8 to 1) are always on.
+        optimizer: "adamw", or "muon" (`guided.training.optimizers`).
+        flip: mirror half of the pictures.
+        augment: "crop" or "move", as `guided.Batches` has them.
         data: how `guided.Images` reads the metadata unless flags say otherwise.
     """
 
@@ -47,7 +49,9 @@ class Preset:
     ema: float = 0.999
     images: int = 500_000
     precision: str = "fp32"
+    optimizer: str = "adamw"
     flip: bool = True
+    augment: str = "crop"
     data: dict[str, Any] = field(default_factory=dict)
 
     def classifier(self, class_names: list[str], *, size: int | None = None, channels: int = 3) -> NoisyClassifier:
@@ -118,7 +122,7 @@ PRESETS: dict[str, Preset] = {
     "emoji64": Preset(
         EncoderConfig(
             model_channels=32,
-            channel_mult=(1, 2, 3, 4),
+            channel_mult=(1, 2, 2, 3),
             num_res_blocks=1,
             attention_resolutions=(4, 8),
             num_head_channels=32,
@@ -133,12 +137,15 @@ PRESETS: dict[str, Preset] = {
         time_scale=_EMOJI.time_scale,
         label_smoothing=0.05,
         batch_size=32,
-        lr=1e-3,
+        optimizer="muon",
+        lr=2e-3,
         weight_decay=0.1,
         warmup=2_000,
         decay="cosine",
         ema=0.995,
-        images=50_000,
+        images=150_000,
+        precision="bf16",
+        augment="move",
         data=_EMOJI.data,
     ),
     # judges samples: clean pictures, another architecture; train it with another --seed and never guide with it
@@ -154,7 +161,9 @@ PRESETS: dict[str, Preset] = {
         warmup=2_000,
         decay="cosine",
         ema=0.99,
-        images=40_000,
+        images=80_000,
+        precision="bf16",
+        augment="move",
         data=_EMOJI.data,
     ),
     # the official classifiers' hyperparameters (Dhariwal & Nichol 2021, Table 12); for large GPUs

@@ -21,6 +21,7 @@ from classifiers.timm_net import TimmConfig
 from guided.checkpoint import check_device, check_same_run
 from guided.data import Batches
 from guided.train import train
+from guided.training.optimizers import OPTIMIZERS
 from guided.training.world import check_processes
 
 
@@ -45,6 +46,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--decay", choices=["constant", "linear", "cosine"], help="how it falls to the end")
     p.add_argument("--ema", type=float, help="decay of the average of the weights")
     p.add_argument("--label-smoothing", type=float, help="share of the target spread over all classes")
+    p.add_argument("--optimizer", choices=list(OPTIMIZERS))
+    p.add_argument(
+        "--augment", choices=["crop", "move"], help="how pictures are varied: parts of them, or all moved and lit"
+    )
     p.add_argument("--precision", choices=["fp32", "bf16", "fp16"])
     p.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None, help="mirror half of the pictures")
     p.add_argument("--save-every", type=int, default=10_000, help="images between checkpoints")
@@ -73,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     )
     steps = train(
         clf,
-        Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip, augment="crop"),
+        Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip, augment=preset.augment),
         preset.loss(clf),
         images=preset.images,
         out=args.out,
@@ -81,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
         weight_decay=preset.weight_decay,
         warmup=preset.warmup,
         decay=preset.decay,
+        optimizer=OPTIMIZERS[preset.optimizer],
         ema=preset.ema,
         precision=preset.precision,
         accumulate=args.accumulate,
@@ -105,6 +111,7 @@ def with_flags(args: argparse.Namespace) -> Preset:
     preset = PRESETS[args.preset]
     names = (
         "images", "batch_size", "lr", "weight_decay", "warmup", "decay", "ema", "label_smoothing", "precision", "flip",
+        "optimizer", "augment",
     )  # fmt: skip
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.backbone is not None:

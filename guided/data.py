@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from guided.augment import flip_and_hue
+from guided.augment import crop, flip_and_hue, move
 from guided.folders import Row, gather_small, list_pictures, open_tree
 from guided.pixels import WHITE, Size, check_colour, check_size, decode, flatten, grey
 
@@ -195,9 +194,9 @@ class Batches:
         seed: a whole number, not negative.
         flip: mirror half of the pictures left to right.
         augment: None; "crop": a part of the picture, its side 0.8 to 1 of the whole, at a random place,
-            enlarged to the whole (bicubic); the fractions with which official classifiers are trained; or "told":
-            mirrored and turned in hue, with the numbers that say how under "augment", for a network that takes
-            them (see `guided.augment`).
+            enlarged to the whole (bicubic); the fractions with which official classifiers are trained; "move":
+            turned, moved, sized, lit otherwise; or "told": mirrored and turned in hue, with the numbers that say how
+            under "augment", for a network that takes them (see `guided.augment`).
 
     Raises:
         ValueError: batch_size not positive, seed negative, augment unknown.
@@ -216,8 +215,8 @@ class Batches:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if seed < 0:
             raise ValueError(f"seed must not be negative, got {seed}")
-        if augment not in (None, "crop", "told"):
-            raise ValueError(f'augment must be None, "crop" or "told", got {augment!r}')
+        if augment not in (None, "crop", "move", "told"):
+            raise ValueError(f'augment must be None, "crop", "move" or "told", got {augment!r}')
         if augment == "told" and (flip or images.channels != 3):
             raise ValueError('augment="told" mirrors by itself (leave flip out) and needs pictures of 3 channels')
         self.images, self.batch_size = images, batch_size
@@ -240,14 +239,16 @@ class Batches:
         places = range(start, start + self.batch_size)
         chosen, arrays = self.images.gather([self._pick(place) for place in places])
         draws = np.stack([self._draws(place) for place in places])
-        colours = (draws[:, 4:] * 256).astype(np.uint8)
+        colours = (draws[:, 4:7] * 256).astype(np.uint8)
         pixels = np.stack([self.images.finish(a, colour) for a, colour in zip(arrays, colours, strict=True)])
         x = torch.from_numpy(pixels).float() / 127.5 - 1
         if self.flip:
             mirrored = torch.from_numpy(draws[:, 0] < 0.5)[:, None, None, None]
             x = torch.where(mirrored, x.flip(-1), x)
         if self.augment == "crop":
-            x = _crop(x, torch.from_numpy(draws[:, 1:4]).float())
+            x = crop(x, torch.from_numpy(draws[:, 1:4]).float())
+        if self.augment == "move":
+            x = move(x, torch.from_numpy(draws[:, [1, 2, 3, 7, 8, 9]]))
         batch = {"image": x}
         if self.augment == "told":
             batch["image"], batch["augment"] = flip_and_hue(x, torch.from_numpy(draws[:, :3]))
@@ -265,17 +266,8 @@ class Batches:
         return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.images))
 
     def _draws(self, place: int) -> np.ndarray:
-        """Seven numbers in [0, 1): mirror; side, left and top of the crop; red, green and blue."""
-        return np.random.default_rng([self.seed, 1, place]).random(7)
-
-
-def _crop(x: Tensor, draws: Tensor) -> Tensor:
-    """Enlarges a square part of each picture to the whole: side 0.8 + 0.2 draws[0], place draws[1:]."""
-    side = 0.8 + 0.2 * draws[:, 0]
-    centre = (1 - side)[:, None] * (2 * draws[:, 1:] - 1)  # the picture spans -1 .. 1: the part stays inside
-    theta = torch.cat([side[:, None, None] * torch.eye(2), centre[:, :, None]], dim=2)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, mode="bicubic", padding_mode="reflection", align_corners=False).clamp(-1, 1)
+        """Ten numbers in [0, 1): mirror; side, left, top of the part; red, green, blue; angle, light, contrast."""
+        return np.random.default_rng([self.seed, 1, place]).random(10)
 
 
 def _class_names(rows: list[Row], class_names: Sequence[str] | None) -> list[str]:

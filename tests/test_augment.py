@@ -1,12 +1,14 @@
-"""Augmentations the model is told about: what they do to colours, and that their numbers say what was done."""
+"""Augmentations: what they do to colours and places, and that the numbers a model is told say what was done."""
 
 import math
 from pathlib import Path
 
+import pytest
 import torch
+from PIL import Image
 
 import guided
-from guided.augment import NUMBERS, flip_and_hue, hue_rotation
+from guided.augment import NUMBERS, flip_and_hue, hue_rotation, move
 from guided.commands.train_pictures import augmentation
 from guided.presets import PRESETS
 
@@ -71,3 +73,33 @@ def test_a_network_that_cannot_be_told_is_not_augmented(tiny_model):
     assert augmentation(PRESETS["emoji64"], PRESETS["emoji64"].model(["a", "b"], size=16)) == "told"
     assert augmentation(PRESETS["emoji64"], tiny_model) is None  # --init: the augmentation would leak into samples
     assert augmentation(PRESETS["small64"], tiny_model) is None
+
+
+def test_moved_pictures_are_the_affine_and_tonal_maps_that_the_draws_say():
+    """On a ramp its slope turns by the angle and shrinks by the size; a flat place is lit as said."""
+    places = (torch.arange(64) + 0.5) / 32 - 1
+    across = (0.5 * places).expand(1, 3, 64, 64).clone()
+    middle = torch.full((1, 6), 0.5)
+    torch.testing.assert_close(move(across, middle), across, atol=1e-5, rtol=0)
+    draws = middle.clone()
+    draws[0, 0], draws[0, 3] = 1.0, 1.0  # exp(0.3) times as large, turned by 15 degrees
+    moved = move(across, draws)[0, 0]
+    right, down = (moved[32, 40] - moved[32, 24]) / 16, (moved[40, 32] - moved[24, 32]) / 16
+    assert torch.hypot(right, down) == pytest.approx(0.5 / 32 / math.exp(0.3), rel=3e-3)
+    assert abs(math.degrees(math.atan2(down, right))) == pytest.approx(15, abs=0.05)
+    draws = middle.clone()
+    draws[0, 1] = 1.0  # an eighth of the side is a quarter of -1 .. 1
+    torch.testing.assert_close(move(across, draws)[0, 0, 0, :48], across[0, 0, 0, :48] + 0.125, atol=1e-5, rtol=0)
+    draws = middle.clone()
+    draws[0, 4], draws[0, 5] = 0.0, 1.0
+    torch.testing.assert_close(move(across, draws), math.exp(0.3) * across - 0.2, atol=1e-5, rtol=0)
+
+
+def test_batches_move_each_picture_in_its_own_way(tmp_path):
+    colours = torch.linspace(0, 255, 64).to(torch.uint8)[None, :, None].expand(64, 64, 3).numpy()
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    images = guided.Images(tmp_path, 64)
+    x = guided.Batches(images, 8, augment="move").batch(0)["image"]
+    assert len({tuple(row[0, 32].tolist()) for row in x}) == 8
+    halves = [guided.Batches(images, 4, augment="move").batch(0, rank, 2)["image"] for rank in (0, 1)]
+    assert torch.equal(x, torch.cat(halves))  # a picture's draws belong to its place, whoever makes it

@@ -412,7 +412,7 @@ def test_batches_that_are_none(tmp_path):
     for options, message in (
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"seed": -1}, "seed must not be negative"),
-        ({"augment": "zoom"}, 'augment must be None, "crop" or "told"'),
+        ({"augment": "zoom"}, 'augment must be None, "crop", "move" or "told"'),
     ):
         with pytest.raises(ValueError, match=message):
             Batches(images, **{"batch_size": 2, **options})
