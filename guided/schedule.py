@@ -97,6 +97,28 @@ class Schedule:
         t = interpolate(log_sigma, self.sigma.log(), self.timesteps.double())
         return torch.where((t - t.round()).abs() < 1e-3, t.round(), t)
 
+    def noised(self, x0: Tensor, t: Tensor | float, noise: Tensor) -> Tensor:
+        """A draw of q(x_t | x_0) = N(sqrt(alpha_bar_t) x0, (1 - alpha_bar_t) I), as the chain itself scales it.
+
+        Args:
+            x0: (N, ...).
+            t: timesteps in 0..T-1, fractional ones too: one number, or (N,).
+            noise: standard normal, x0's shape.
+
+        Returns:
+            sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise, in x0's dtype. Times sqrt(1 + sigma^2) it is x0 + sigma
+            noise, the coordinate that samplers work in.
+
+        Source:
+            Ho et al. 2020, eq. 4.
+        """
+        sigma = self.sigma_at(t)
+        scale = (1 + sigma**2).rsqrt()  # sqrt(alpha_bar_t)
+        signal, spread = (
+            c.to(x0.dtype).to(x0.device).reshape(-1, *[1] * (x0.ndim - 1)) for c in (scale, sigma * scale)
+        )
+        return signal * x0 + spread * noise
+
     def sigma_at(self, t: Tensor | float) -> Tensor:
         """The noise level of a (fractional) timestep, the inverse of `t`; float64 on the CPU."""
         t = float64(t)

@@ -142,6 +142,23 @@ def test_between_entries_t_is_linear_in_log_sigma_and_ends_hold():
     assert schedule.t(nudged) == 10  # within a thousandth of a step it is the step
 
 
+@pytest.mark.parametrize("make", [Schedule.linear, Schedule.cosine])
+def test_the_forward_process_is_the_chain_itself(make):
+    schedule, x = make(50), torch.tensor([[0.8], [-0.3]], dtype=torch.float64)
+    g = torch.Generator().manual_seed(0)
+    eps = torch.randn(50, *x.shape, generator=g, dtype=torch.float64)
+    mean, variance = x.clone(), torch.zeros_like(x)
+    for t in range(50):  # Ho et al. 2020, eq. 2, one step after another
+        mean, variance = (1 - schedule.beta[t]).sqrt() * mean, (1 - schedule.beta[t]) * variance + schedule.beta[t]
+        assert_close(schedule.noised(x, t, torch.zeros_like(x)), mean)
+        assert_close(schedule.noised(torch.zeros_like(x), t, eps[t]), variance.sqrt() * eps[t])
+    both = schedule.noised(x, torch.tensor([3, 40]), eps[0])
+    assert_close(both[0], schedule.noised(x, 3, eps[0])[0])
+    sigma = schedule.sigma[[3, 40], None]
+    assert_close(both * (1 + sigma**2).sqrt(), x + sigma * eps[0])
+    assert schedule.noised(x.float(), 7, eps[0].float()).dtype == torch.float32
+
+
 def test_a_respaced_chain_still_speaks_of_the_original_timesteps():
     full, short = Schedule.cosine(), Schedule.cosine().respace("ddim25")
     assert torch.equal(short.t(short.sigma), full.t(short.sigma))
