@@ -1,6 +1,7 @@
 """Makes the emoji pack of the embedded model again: 64x64 RGBA pictures of the Noto Color Emoji font.
 
     python recipes/make_emoji_pack.py emoji-64.zip
+    python recipes/make_emoji_pack.py --size 128 emoji-128.zip      as the font has them, for the upsampler
 
 The zip holds <category>/emoji_u<codepoints>.png and metadata.csv (caption, category, subgroup, split, ...) as
 `guided.data.Images(zip, 64, label="subgroup", other="category", min_per_class=8)` reads them. On Debian and
@@ -56,10 +57,11 @@ NEAR_DUPLICATES = {
     "man supervillain",
     "woman supervillain",
 }
+SHRUNK = {128: "as they are", 64: "averaged 2x2 with premultiplied alpha to 64x64"}
 SOURCE = """\
 Drawings: the 128x128 bitmaps of the font Noto Color Emoji, Copyright 2013 Google LLC, SIL OFL 1.1.
 Names, groups and subgroups: emoji-test.txt of Unicode (Unicode licence). Made by recipes/make_emoji_pack.py:
-bitmaps averaged 2x2 with premultiplied alpha to 64x64; colour of fully transparent pixels set to 0. Left out:
+bitmaps {shrunk}; colour of fully transparent pixels set to 0. Left out:
 skin-tone variants, flags of regions, "facing right" variants, families with named genders, hair and skin
 components, and five drawings all but equal to another one. The column keywords is empty.
 """
@@ -146,7 +148,12 @@ def halve(pixels: np.ndarray) -> np.ndarray:
     return small
 
 
-def write_pack(out: Path, emojis: list[Emoji], font: FreeTypeFont) -> tuple[int, list[str]]:
+def clean(pixels: np.ndarray) -> np.ndarray:
+    """The same pixels with colour 0 where alpha is 0."""
+    return np.where(pixels[..., 3:] > 0, pixels, 0).astype(np.uint8)
+
+
+def write_pack(out: Path, emojis: list[Emoji], font: FreeTypeFont, size: int = 64) -> tuple[int, list[str]]:
     """Writes the zip, byte for byte the same each time; returns the count and the names the font lacks."""
     from PIL import Image
 
@@ -162,7 +169,7 @@ def write_pack(out: Path, emojis: list[Emoji], font: FreeTypeFont) -> tuple[int,
                 missing.append(emoji.name)
                 continue
             buffer = io.BytesIO()
-            Image.fromarray(halve(pixels)).save(buffer, "PNG", optimize=True)
+            Image.fromarray(halve(pixels) if size == 64 else clean(pixels)).save(buffer, "PNG", optimize=True)
             rows.append(emoji.row())
             add(rows[-1]["file"], buffer.getvalue())
         if not rows:
@@ -172,7 +179,7 @@ def write_pack(out: Path, emojis: list[Emoji], font: FreeTypeFont) -> tuple[int,
         writer.writeheader()
         writer.writerows(rows)
         add("metadata.csv", table.getvalue())
-        add("SOURCE.txt", SOURCE)
+        add("SOURCE.txt", SOURCE.format(shrunk=SHRUNK[size]))
     return len(rows), missing
 
 
@@ -202,6 +209,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--emoji-test", type=Path, default=EMOJI_TEST, help="Unicode's emoji-test.txt (default: %(default)s)"
     )
+    parser.add_argument("--size", type=int, choices=sorted(SHRUNK), default=64, help="of the pictures")
     options = parser.parse_args(arguments)
     if not options.emoji_test.is_file():
         advice = "install the Debian package unicode-data, or give --emoji-test PATH"
@@ -212,7 +220,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not wanted:
         fail(f"{options.emoji_test}: no emoji found; it must be emoji-test.txt of Unicode")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    count, missing = write_pack(options.out, wanted, font)
+    count, missing = write_pack(options.out, wanted, font, options.size)
     print(f"{options.out}: {count} emoji")
     if missing:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")

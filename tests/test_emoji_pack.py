@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 LIST = """\
@@ -106,3 +109,20 @@ def test_drawing_with_the_font(recipe, tmp_path):
     assert recipe.draw("#️⃣", opened) is not None  # one glyph of a sequence
     assert recipe.draw("😺\u200d😺", opened) is None  # no such sequence: two glyphs
     assert recipe.draw("A", opened) is None  # no such glyph
+
+
+def test_the_small_pack_is_the_large_one_halved(recipe, tmp_path):
+    font = Path(recipe.FONT)
+    if not font.is_file():
+        pytest.skip("fonts-noto-color-emoji is not installed")
+    listing = tmp_path / "emoji-test.txt"
+    listing.write_text(LIST, encoding="utf-8")
+    for size in (64, 128):
+        recipe.main([str(tmp_path / f"{size}.zip"), "--size", str(size), "--emoji-test", str(listing)])
+    small, large = (zipfile.ZipFile(tmp_path / f"{size}.zip") for size in (64, 128))
+    names = [name for name in small.namelist() if name.endswith(".png")]
+    assert names and small.namelist() == large.namelist()
+    for name in names:
+        one, two = (np.asarray(Image.open(io.BytesIO(z.read(name)))) for z in (small, large))
+        assert one.shape == (64, 64, 4) and two.shape == (128, 128, 4)
+        np.testing.assert_array_equal(one, recipe.halve(two))
