@@ -1,0 +1,111 @@
+"""The page, and a server for it that shows nothing but what it was given."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+
+from demos import limits, words
+from demos.shelf import Shelf
+from demos.tabs import generate
+from demos.words import say
+
+TABS = (generate,)
+"""In the order of the page; each has NAME, WORDS and build(shelf)."""
+CSS = Path(__file__).parent / "page.css"
+QUEUE = 32  # who may wait at once, where nothing else is said
+KEEP = 3600  # seconds that files and the state of a closed page are kept
+
+
+def build(shelf: Shelf, *, queue: int = QUEUE) -> gr.Blocks:
+    """The page of a shelf's models, not served yet.
+
+    Args:
+        queue: how many may wait; who comes then is refused, clearly.
+
+    Raises:
+        ValueError: queue is not positive, or there is no model.
+    """
+    if queue < 1:
+        raise ValueError(f"the queue must hold at least 1, got {queue}")
+    with gr.Blocks(title="guided", analytics_enabled=False, delete_cache=(KEEP // 4, KEEP)) as page:
+        gr.Markdown("# guided")
+        gr.Markdown(say("page.about"))
+        with gr.Tabs():
+            for tab in TABS:
+                with gr.Tab(say(tab.NAME), id=tab.NAME.removesuffix(".tab"), render_children=True):
+                    tab.build(shelf)
+    page.queue(max_size=queue, default_concurrency_limit=4, api_open=False)
+    return page
+
+
+@dataclass
+class Served:
+    """A page that is being served. `close()` ends it and removes its files; as a context manager it does so itself."""
+
+    page: gr.Blocks
+    url: str
+    share_url: str | None
+    files: tempfile.TemporaryDirectory
+
+    def close(self) -> None:
+        self.page.close(verbose=False)
+        self.files.cleanup()
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+
+def serve(
+    shelf: Shelf,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    queue: int = QUEUE,
+    share: bool = False,
+    auth: tuple[str, str] | None = None,
+) -> Served:
+    """Build the page and serve it from a thread.
+
+    Args:
+        shelf: the models that may be used.
+        host: the address to listen on; "0.0.0.0" lets other machines in.
+        port: None takes the first free one from 7860 on.
+        queue: as `build`.
+        share: ask gradio for a public address too; this alone goes outside.
+        auth: (user, password) that the page asks for; None asks nothing.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    files = tempfile.TemporaryDirectory(prefix="guided-demo-", ignore_cleanup_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = files.name  # uploads and results: nowhere else, and gone at the end
+    page = build(shelf, queue=queue)
+    _, url, share_url = page.launch(
+        server_name=host,
+        server_port=port,
+        share=share,
+        auth=auth,
+        i18n=words.translations(tab.WORDS for tab in TABS),
+        theme=gr.themes.Default(),
+        css_paths=[CSS],
+        max_file_size=limits.MAX_BYTES,
+        state_session_capacity=256,
+        allowed_paths=[],
+        show_error=False,  # of exceptions nobody foresaw: they are in the log
+        ssr_mode=False,
+        pwa=False,
+        footer_links=["api", "settings"],
+        quiet=True,
+        prevent_thread_lock=True,
+        **({"mcp_server": False} if "mcp_server" in inspect.signature(page.launch).parameters else {}),
+    )
+    return Served(page, url, share_url, files)
