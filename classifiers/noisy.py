@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guided.guidance import Term
+from guided.guidance.gradient import LogProb
+from guided.guidance.per_picture import part_of
 from guided.labels import Labels
 from guided.model import Model
 from guided.schedule import Schedule, float64
@@ -134,13 +136,19 @@ class NoisyClassifier(nn.Module):
             left = "all classes are pushed away: none is left" if negative else "all class weights are zero"
             raise ValueError(f"{left}")
 
-        def log_prob(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
-            if len(weights) not in (1, len(x)):
-                raise ValueError(f"the term has {len(weights)} labels for {len(x)} pictures: give 1 or {len(x)}")
-            own = weights.to(x.dtype).to(x.device)  # in this order: mps has no float64
-            return log_target(self(x, sigma), own, temperature=temperature, negative=negative, joint=joint)
+        def towards(weights: Tensor) -> LogProb:
+            def log_prob(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
+                if len(weights) not in (1, len(x)):
+                    raise ValueError(f"the term has {len(weights)} labels for {len(x)} pictures: give 1 or {len(x)}")
+                own = weights.to(x.dtype).to(x.device)  # in this order: mps has no float64
+                return log_target(self(x, sigma), own, temperature=temperature, negative=negative, joint=joint)
 
-        return Term(log_prob, scale, wrt="x", window=window)
+            return log_prob
+
+        def part(pictures: slice, n: int) -> LogProb:
+            return towards(part_of(weights, pictures, n, "labels"))
+
+        return Term(towards(weights), scale, wrt="x", window=window, part=part if len(weights) > 1 else None)
 
     def target_weights(self, labels: Labels) -> Tensor:
         """(N or 1, K): one-hot rows for labels, soft rows as they are; ValueError as `Model.labels`."""

@@ -72,7 +72,7 @@ class Perceptual:
         self, image: Tensor, scale: float | Tensor = 1.0, wrt: str = "x0-frozen", window: Window | None = None
     ) -> Term:
         """Guidance towards a picture (1 or N, 3, H, W): minus the distance."""
-        return terms.function(lambda x0: -self.distance(x0, image), scale, wrt, window)
+        return terms.of_each(lambda x0, image: -self.distance(x0, image), [image], scale, wrt, window)
 
     def _features(self, x: Tensor) -> list[Tensor]:
         if self.size is not None and x.shape[2:] != (self.size, self.size):

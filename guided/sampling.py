@@ -15,6 +15,7 @@ from torch import Tensor
 
 from guided.binding import Prompt, bound, conditions_of
 from guided.guidance import Term
+from guided.guidance.gradient import check_terms
 from guided.guidance.per_picture import Window
 from guided.model import Labels, Model
 from guided.noise import SeededNoise
@@ -65,7 +66,7 @@ def sample(
         seeds: an int s is s, s + 1, ...; a list has one a picture; None draws fresh ones and logs them.
         batch_size: how many at once; all by default. A picture depends on its seed and condition alone.
         size: side or (height, width); by default that of `image`, or the model's own.
-        clip: keep the estimate of x0 in [-1, 1] in every step, and the result.
+        clip: keep the estimate of x0 in [-1, 1] in every step, and the result; of a model in latents, the result alone.
         temperature: factor on the first noise; GLIDE's upsampler is sampled with 0.997.
         low_res, low_res_sigma: (N, C, h, w) for super-resolution models, and the level of the noise on it.
         image, mask: (N, C, H, W) and (N, 1, H, W), 1 = paint, for the models that take them; see `Model.given`.
@@ -76,18 +77,19 @@ def sample(
             against, or the size does not fit the network.
         TypeError: the sampler has no such option; names both.
     """
-    terms, seeds = tuple(terms), _listed(seeds)
+    terms, seeds = check_terms(terms), _listed(seeds)
     told = {"low_res": low_res, "low_res_sigma": low_res_sigma, "image": image, "mask": mask}
     cond, n = conditions_of(model, labels, prompt, told, n=n, seeds=seeds)
     seeds = resolve_seeds(seeds, n)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     batch_size = min(batch_size or n, n)
-    total = -(-n // batch_size) * len(model.sigmas(steps, spacing)[1:])
+    parts = [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+    of_parts = [terms] if len(parts) == 1 else [[term.of(part, n) for term in terms] for part in parts]
+    total = len(parts) * len(model.sigmas(steps, spacing)[1:])
     with _bar(total, progress) as tick:
         batches = []
-        for start in range(0, n, batch_size):
-            part = slice(start, start + batch_size)
+        for part, own in zip(parts, of_parts, strict=True):
             told = {key: value if len(value) == 1 else value[part] for key, value in cond.items()}
             states = stream(
                 model,
@@ -99,7 +101,7 @@ def sample(
                 spacing=spacing,
                 guidance_scale=_rows(guidance_scale, part),
                 window=window,
-                terms=terms,
+                terms=own,
                 seeds=seeds[part],
                 size=size,
                 clip=clip,
@@ -107,7 +109,9 @@ def sample(
                 **told,
                 **sampler_options,
             )
-            batches.append(last(tick(states)))
+            x0 = last(tick(states))
+            with torch.no_grad():
+                batches.append(model.to_images(x0))
     images = torch.cat(batches)
     return images.clamp(-1, 1) if clip else images
 
@@ -136,7 +140,8 @@ def stream(
 ) -> Iterator[State]:
     """The states of one batch as they come, for live previews and edits: as `sample`, which see for the arguments.
 
-    All arguments are checked here, before the first state is asked for.
+    All arguments are checked here, before the first state is asked for. The states of a model in latents are latents:
+    `model.to_images(state.x0)` shows them.
     """
     seeds = _listed(seeds)
     told = {"low_res": low_res, "low_res_sigma": low_res_sigma, "image": image, "mask": mask}
@@ -152,7 +157,7 @@ def stream(
     )
     height, width = _size(model, size if size is not None or image is None else tuple(image.shape[2:]))
     noise = SeededNoise(resolve_seeds(seeds, n))
-    x = float(sigmas[0]) * temperature * noise(torch.empty(n, model.channels, height, width, device=model.device))
+    x = float(sigmas[0]) * temperature * noise(torch.empty(n, *model.space.shape(height, width), device=model.device))
     return run(D, x, sigmas, noise=noise, **sampler_options)
 
 

@@ -7,12 +7,14 @@ every size of picture. Their default, wrt="x0-frozen", costs no backward pass th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from guided.guidance import Term
-from guided.guidance.per_picture import Window
+from guided.guidance.gradient import LogProb
+from guided.guidance.per_picture import Window, part_of
 
 
 def function(
@@ -28,6 +30,27 @@ def function(
 
     log_prob.__name__ = getattr(f, "__name__", type(f).__name__)  # what error messages call it
     return Term(log_prob, scale, wrt=wrt, window=window)
+
+
+def of_each(
+    f: Callable[..., Tensor],
+    values: Sequence[Tensor | None],
+    scale: float | Tensor = 1.0,
+    wrt: str = "x0-frozen",
+    window: Window | None = None,
+) -> Term:
+    """f(x0, *values) as `function` takes it, where values have a row for each picture: each batch of a run sees its
+    own. One row is for all pictures, None stays None."""
+
+    def part(pictures: slice, n: int) -> LogProb:
+        single = [v is None or len(v) == 1 for v in values]
+        own = [
+            v if one else part_of(v, pictures, n, "pictures or masks") for v, one in zip(values, single, strict=True)
+        ]
+        return function(lambda x0: f(x0, *own)).log_prob
+
+    whole = function(lambda x0: f(x0, *values), scale, wrt, window)
+    return replace(whole, part=part)
 
 
 def total_variation(scale: float | Tensor = 1.0, wrt: str = "x0-frozen", window: Window | None = None) -> Term:
@@ -96,20 +119,26 @@ def near(
         mask: (1 or N, 1, H, W) in [0, 1], 1 where it counts; None is everywhere.
 
     Raises:
-        ValueError: mask and image differ in height and width; when used, image and pictures do.
+        ValueError: mask and image differ in height and width; when used, image and pictures do, or there are as many
+            masks as there are not pictures.
     """
     if image.ndim != 4:
         raise ValueError(f"the picture must be (1 or N, C, H, W), got {tuple(image.shape)}")
-    if mask is not None and (mask.ndim != 4 or mask.shape[2:] != image.shape[2:]):
-        raise ValueError(f"mask {tuple(mask.shape)} and picture {tuple(image.shape)} must have one height and width")
+    if mask is not None and (mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[2:] != image.shape[2:]):
+        raise ValueError(
+            f"the mask must be (1 or N, 1, H, W) of the picture's size, got {tuple(mask.shape)} for "
+            f"{tuple(image.shape)}"
+        )
 
-    def distance(x0: Tensor) -> Tensor:
+    def distance(x0: Tensor, image: Tensor, mask: Tensor | None) -> Tensor:
         if x0.shape[1:] != image.shape[1:] or len(image) not in (1, len(x0)):
             raise ValueError(f"the picture to be near to is {tuple(image.shape)}, the pictures are {tuple(x0.shape)}")
+        if mask is not None and len(mask) not in (1, len(x0)):
+            raise ValueError(f"there are {len(mask)} masks for {len(x0)} pictures: give 1 or {len(x0)}")
         square = (x0 - image.to(x0)) ** 2
         return -_mean(square if mask is None else square * mask.to(x0))
 
-    return function(distance, scale, wrt, window)
+    return of_each(distance, (image, mask), scale, wrt, window)
 
 
 def palette(
@@ -129,12 +158,18 @@ def palette(
         softness: tau, in units of [-1, 1].
 
     Raises:
-        ValueError: there is no colour, they are no triples, or softness is not positive.
+        ValueError: there is no colour, one is out of range, or softness is not positive; when used, they have another
+            number of channels than the pictures.
     """
     if not isinstance(colours, Tensor):
-        colours = torch.as_tensor(colours, dtype=torch.float64) / 127.5 - 1
+        try:
+            colours = torch.as_tensor(colours, dtype=torch.float64) / 127.5 - 1
+        except (TypeError, ValueError):
+            raise ValueError(f"a palette is a list of (r, g, b), got {colours!r}") from None
     if colours.ndim != 2 or not len(colours):
         raise ValueError(f"a palette is a list of (r, g, b), got the shape {tuple(colours.shape)}")
+    if not bool((colours.abs() <= 1).all()):
+        raise ValueError("the colours of a palette are numbers in 0 .. 255, or a tensor in [-1, 1]")
     if not softness > 0:
         raise ValueError(f"softness must be positive, got {softness}")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from guided.bpe import BytePairs, read_merges
+from guided.towers import FOLDER, check, create
 
 VOCABULARY = "vocab.bpe"
 VOCABULARY_URL = f"https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/{VOCABULARY}"
@@ -98,8 +99,7 @@ class OpenClip:
 
     Attributes:
         name: as `open_clip.list_models` has it, or "local-dir:FOLDER".
-        weights: a file, or a tag of `open_clip.list_pretrained` whose file is in open_clip's cache; None only where the
-            name is that of a folder.
+        weights: a file, or a tag of `open_clip.list_pretrained`; None only where the name is that of a folder.
     """
 
     name: str
@@ -130,38 +130,16 @@ class OpenClip:
     @cached_property
     def tower(self) -> tuple[nn.Module, Any]:
         """The model without its image side, and its tokenizer."""
-        import open_clip
-
-        self._check(open_clip)
-        model = open_clip.create_model(self.name, pretrained=self.weights).eval().requires_grad_(False)
+        if self.weights is None and not self.name.startswith(FOLDER):
+            check(self.name, None)
+            raise ValueError(f"say which weights {self.name} has: a file or a tag, {self.name}@WEIGHTS")
+        model = create(self.name, self.weights)
         if _last_norm(model) is None:
             raise ValueError(f"the text tower of {self.name} is none of open_clip's own transformers: take another")
         model.visual = nn.Identity()  # it is never asked
-        return model, open_clip.get_tokenizer(self.name)
+        import open_clip
 
-    def _check(self, open_clip: Any) -> None:
-        """Raise at once where open_clip would try for most of a minute to fetch something."""
-        if self.name.startswith("local-dir:"):
-            folder = Path(self.name.removeprefix("local-dir:"))
-            if not folder.is_dir():
-                raise FileNotFoundError(f"{folder}: no such folder")
-            return
-        if self.name not in open_clip.list_models():
-            raise ValueError(f"open_clip has no model {self.name!r}; `open_clip.list_models()` lists them")
-        if self.weights is None:
-            raise ValueError(f"say which weights {self.name} has: a file or a tag, {self.name}@WEIGHTS")
-        if Path(self.weights).is_file():
-            return
-        about = open_clip.get_pretrained_cfg(self.name, self.weights)
-        if not about:
-            tags = ", ".join(open_clip.list_pretrained_tags_by_model(self.name)) or "none"
-            raise FileNotFoundError(f"{self.weights}: no such file, and the tags of {self.name} are: {tags}")
-        if not _cached(about):
-            place = about.get("hf_hub") or about["url"]
-            raise FileNotFoundError(
-                f"the weights {self.weights!r} of {self.name} are not on this machine: get them from {place} "
-                "and give the file in place of the tag"
-            )
+        return model, open_clip.get_tokenizer(self.name)
 
     def config(self) -> dict[str, Any]:
         return {"kind": "open_clip", "name": self.name, "weights": self.weights}
@@ -172,16 +150,6 @@ class OpenClip:
 
 def _last_norm(model: nn.Module) -> nn.Module | None:
     return getattr(getattr(model, "text", model), "ln_final", None)
-
-
-def _cached(about: dict[str, Any]) -> bool:
-    if not about.get("hf_hub"):
-        return (Path("~/.cache/clip").expanduser() / about["url"].rpartition("/")[2]).exists()
-    from huggingface_hub import try_to_load_from_cache
-
-    owner, name, *file = about["hf_hub"].split("/")
-    files = [f for f in file if f] or ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-    return any(isinstance(try_to_load_from_cache(f"{owner}/{name}", f), str) for f in files)
 
 
 def padded(rows: Sequence[Sequence[int]], context: int) -> Tensor:

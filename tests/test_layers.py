@@ -22,6 +22,7 @@ LAYERS = [
         "guided.parametrizations", "guided.bpe", "guided.towers", "guided.text", "guided.holes", "guided.derived",
     },
     {"guided.networks"},
+    {"guided.latent.autoencoder", "guided.latent.space"},
     {"guided.model"},
     {
         "guided.guidance", "guided.terms", "guided.samplers",
@@ -30,7 +31,7 @@ LAYERS = [
     {
         "guided.train", "guided.training", "guided.checkpoint", "guided.openai", "guided.sampling", "guided.evaluate",
         "guided.evaluation",
-        "guided.finetune", "guided.binding", "guided.cascade",
+        "guided.finetune", "guided.binding", "guided.cascade", "guided.latent",
     },
     {"guided"},
     {"classifiers"},

@@ -87,7 +87,13 @@ def test_palette_is_highest_at_its_colours():
         (lambda: terms.value_range(low=1, high=1), "low < high"),
         (lambda: terms.saturation(-0.1), "must not be negative"),
         (lambda: terms.near(OTHER[0]), "must be \\(1 or N, C, H, W\\)"),
-        (lambda: terms.near(OTHER, mask=torch.ones(1, 1, 5, 5)), "must have one height and width"),
+        (lambda: terms.near(OTHER, mask=torch.ones(1, 1, 5, 5)), "must be .* of the picture's size, got"),
+        (lambda: terms.near(OTHER, mask=torch.ones(1, 3, 6, 5)), "must be .* of the picture's size, got"),
+        (lambda: value(terms.near(OTHER, mask=torch.ones(3, 1, 6, 5)), X), "3 masks for 2 pictures: give 1 or 2"),
+        (lambda: terms.palette([(255, 0, 256)]), "numbers in 0 .. 255"),
+        (lambda: terms.palette(["red"]), r"a palette is a list of \(r, g, b\), got \['red'\]"),
+        (lambda: terms.near(OTHER, float("nan")), "a term's scale must be a plain number or a tensor"),
+        (lambda: terms.near(OTHER, "3"), "a term's scale must be a plain number or a tensor"),
         (lambda: value(terms.near(OTHER[..., :4]), X), r"near to is \(1, 3, 6, 4\), the pictures are \(2, 3, 6, 5\)"),
         (lambda: terms.palette([]), "a palette is a list"),
         (lambda: terms.palette(RED_BLUE, softness=0.0), "softness must be positive"),
@@ -107,6 +113,25 @@ def test_terms_pull_where_they_say():
     term = terms.near(target, 8.0)
     plain, pulled = (guided.last(guided.euler(d, x, sigmas)) for d in (D, guide(D, term)))
     assert (value(term, pulled) > value(term, plain)).all()
+
+
+def test_what_is_of_each_picture_goes_with_it_into_its_batch(tiny_model):
+    """Pictures, masks and scales a picture, listened to or not: the same in batches of two as all at once."""
+    target = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    mask = (target[:, :1] > 0).float()
+    pulls = terms.near(target, torch.tensor([30.0, 60.0, 90.0]), mask=mask), terms.near(target[:1], 20.0)
+    how = {"n": 3, "steps": 4, "seeds": 0}
+    whole = guided.sample(tiny_model, terms=pulls, **how)
+    trace = guided.Trace()
+    for own in (pulls, trace.watch(masked=pulls[0], plain=pulls[1])):
+        torch.testing.assert_close(guided.sample(tiny_model, terms=own, batch_size=2, **how), whole, rtol=0, atol=1e-4)
+    assert [len(r.value) for r in trace.readings if r.term == "masked"] == [2] * 4 + [1] * 4
+    assert (whole - guided.sample(tiny_model, **how)).abs().amax(dim=(1, 2, 3)).min() > 0.05
+    four = {**how, "n": 4, "batch_size": 3}
+    with pytest.raises(ValueError, match="there are 3 scales of a term for 4 pictures: give 1 or 4"):
+        guided.sample(tiny_model, terms=pulls, **four)
+    with pytest.raises(ValueError, match="there are 3 pictures or masks for 4 pictures: give 1 or 4"):
+        guided.sample(tiny_model, terms=[terms.near(target)], **four)
 
 
 # ---------------------------------------------------------------------- the trace

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from classifiers.clip.net import resized
 from guided.noise import derive_seed
 
 AUGMENTATIONS = ("affine", "perspective", "colour", "noise", "flip", "erase")
@@ -106,16 +106,9 @@ def schedule(count: Count) -> list[tuple[float, int]]:
         steps = [(0.0, count)] if isinstance(count, int) else [(float(level), n) for level, n in count]
     except (TypeError, ValueError):
         steps = []
-    if not steps or not all(level >= 0 and isinstance(n, int) and n >= 1 for level, n in steps):
+    if not steps or not all(level >= 0 and type(n) is int and n >= 1 for level, n in steps):
         raise ValueError(f"cutouts must be a whole number of at least 1 or a list of (sigma, number), got {count!r}")
     return sorted(steps, reverse=True)
-
-
-def resized(x: Tensor, size: int) -> Tensor:
-    """Pictures (N, 3, H, W) at size x size as CLIP's preprocessing resizes: bicubic, antialias."""
-    if x.shape[2:] == (size, size):
-        return x
-    return F.interpolate(x, (size, size), mode="bicubic", antialias=True)
 
 
 def _square(x: Tensor, share: float, across: float, down: float) -> Tensor:

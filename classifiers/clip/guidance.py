@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from classifiers.clip import checkpoint
-from classifiers.clip.cutouts import Count, Cut, Cutouts, resized
-from classifiers.clip.net import ClipNet
+from classifiers.clip.cutouts import Count, Cut, Cutouts
+from classifiers.clip.net import ClipNet, resized
 from classifiers.clip.open_clip_models import load_open_clip
 from classifiers.clip.piecewise import piecewise
 from classifiers.clip.prompts import read_prompts, targets
 from guided.checkpoint import check_device
 from guided.guidance import Term
-from guided.guidance.per_picture import Window
+from guided.guidance.gradient import LogProb
+from guided.guidance.per_picture import Window, part_of
 
 FORMS = ("spherical", "cosine")
 Wanted = tuple[Tensor, Tensor]
@@ -38,7 +39,8 @@ class Clip:
         normalise: give each picture's gradient with respect to the picture the norm 1, so that `scale` alone says how
             long it is (the strength of the match no longer does).
         limit: the largest root mean square of that gradient; None is no limit. Applied after `normalise`.
-        chunk: how many cutouts of the batch go through the network at once; more need more memory, not other results.
+        chunk: how many cutouts of the batch go through the network at once, but never less than one of each picture;
+            more need more memory, and give the same result.
         device: None is the CPU.
 
     Raises:
@@ -65,8 +67,8 @@ class Clip:
             raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
         if limit is not None and not limit > 0:
             raise ValueError(f"limit must be positive, or None for no limit, got {limit}")
-        if chunk < 1:
-            raise ValueError(f"chunk must be at least 1, got {chunk}")
+        if not isinstance(chunk, int) or chunk < 1:
+            raise ValueError(f"chunk must be a whole number of at least 1, got {chunk}")
         device = check_device(device)
         self.form, self.normalise, self.limit, self.chunk = form, normalise, limit, chunk
         self.cutouts = _read_cutouts(cutouts)
@@ -103,25 +105,29 @@ class Clip:
             raise ValueError("wrt='x' needs a noise-aware CLIP; this one knows clean pictures: use 'x0' or 'x0-frozen'")
         vectors, weights = targets(self.net, read_prompts(prompts))
 
-        def log_prob(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
-            if len(weights) not in (1, len(x)):
-                raise ValueError(f"the term has {len(weights)} prompts for {len(x)} pictures: give 1 or {len(x)}")
-            own = (vectors.to(x.device, x.dtype), weights.to(x.device, x.dtype))
-            picture = x if wrt == "x" else x0
-            parts = [self._noisy(sigma, own)] if wrt == "x" else self._cutouts(len(x), sigma, own)
-            picture = x if wrt == "x" else x0
-            return piecewise(picture, parts, normalise=self.normalise, limit=self.limit)
+        def towards(vectors: Tensor, weights: Tensor) -> LogProb:
+            def log_prob(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
+                own = _wanted(vectors, weights, x)
+                if wrt == "x":
+                    picture, parts = x, [self._noisy(sigma, own)]
+                else:
+                    picture, parts = x0, self._cutouts(len(x), sigma, own)
+                return piecewise(picture, parts, normalise=self.normalise, limit=self.limit)
 
-        return Term(log_prob, scale, wrt=wrt, window=window)
+            return log_prob
 
+        def part(pictures: slice, n: int) -> LogProb:
+            return towards(*(part_of(values, pictures, n, "prompts") for values in (vectors, weights)))
+
+        many = len(weights) > 1
+        return Term(towards(vectors, weights), scale, wrt=wrt, window=window, part=part if many else None)
+
+    @torch.no_grad()
     def similarity(self, images: Tensor, prompts: Any) -> Tensor:
-        """(N,) cosine of clean pictures (N, 3, H, W) and their prompts, without cutouts: how well they match."""
-        vectors, weights = targets(self.net, read_prompts(prompts))
-        with torch.no_grad():
-            image = self.net.image(resized(images.to(next(self.net.parameters()).device), self.net.image_size))
-        return (
-            weights.to(image) * torch.einsum("nd,nkd->nk", image, vectors.to(image).expand(len(image), -1, -1))
-        ).sum(1)
+        """(N,) cosine of clean pictures (N, 3, H, W) in [-1, 1] and their prompts, which are taken as `term` takes
+        them; of the whole pictures, without cutouts."""
+        image = self.net.image(images.to(next(self.net.parameters()).device))
+        return match(image, _wanted(*targets(self.net, read_prompts(prompts)), image), "cosine")
 
     def _noisy(self, sigma: Tensor, own: Wanted) -> Callable[[Tensor], Tensor]:
         """What the contrastive loss says of noisy pictures."""
@@ -152,6 +158,13 @@ def match(image: Tensor, own: Wanted, form: str) -> Tensor:
     return (weights * each).sum(dim=1)
 
 
+def _wanted(vectors: Tensor, weights: Tensor, like: Tensor) -> Wanted:
+    """Both in the dtype and on the device of N pictures; ValueError where they are neither one set nor N."""
+    if len(weights) not in (1, len(like)):
+        raise ValueError(f"there are {len(weights)} prompts for {len(like)} pictures: give 1 or {len(like)}")
+    return vectors.to(like.device, like.dtype), weights.to(like.device, like.dtype)
+
+
 def _read_cutouts(cutouts: Count | Cutouts) -> Cutouts | None:
     if isinstance(cutouts, Cutouts):
         return cutouts
@@ -159,11 +172,15 @@ def _read_cutouts(cutouts: Count | Cutouts) -> Cutouts | None:
 
 
 def _load(model: str | Path | ClipNet, pretrained: str | Path | None) -> ClipNet:
-    """The network of a name; ValueError where weights are asked of one that has its own."""
+    """The network of a name; ValueError where weights are asked of one that has its own, or a path is no CLIP's."""
+    own = isinstance(model, ClipNet) or checkpoint.is_folder(model)
+    if own and pretrained is not None:
+        name = type(model).__name__ if isinstance(model, ClipNet) else repr(str(model))
+        raise ValueError(f"the CLIP {name} has its own weights: leave pretrained out")
     if isinstance(model, ClipNet):
         return model.eval().requires_grad_(False)
-    if not checkpoint.is_folder(model):
-        return load_open_clip(str(model), pretrained)
-    if pretrained is not None:
-        raise ValueError(f"the CLIP {str(model)!r} has its own weights: leave pretrained out")
-    return checkpoint.load(model)
+    if own:
+        return checkpoint.load(model)
+    if Path(model).exists():
+        raise ValueError(f"{model} is no CLIP's folder; weights go beside a model's name: Clip(NAME, pretrained=FILE)")
+    return load_open_clip(str(model), pretrained)

@@ -103,9 +103,7 @@ class ClipNet(nn.Module):
         """
         sigma = float64(sigma)
         self._check(x, sigma)
-        if x.shape[2:] != (self.image_size, self.image_size):
-            x = F.interpolate(x, (self.image_size, self.image_size), mode="bicubic", antialias=True)
-        dtype = self._dtype
+        x, dtype = resized(x, self.image_size), self._dtype
         if not self.noise_aware:
             return F.normalize(self.model.encode_image(self._pixels(x).to(dtype)).to(x.dtype), dim=-1)
         sigma = sigma.clamp(min=self.config.levels[0]).expand(len(x))
@@ -146,8 +144,8 @@ class ClipNet(nn.Module):
         return self.image(x, sigma), self.text(tokens), self.logit_scale
 
     def _check(self, x: Tensor, sigma: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != 3:
-            raise ValueError(f"pictures must be (N, 3, H, W), got {tuple(x.shape)}")
+        if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+            raise ValueError(f"pictures must be (N, 3, H, W) of floats, got {tuple(x.shape)} of {x.dtype}")
         if sigma.shape not in ((), (len(x),)):
             raise ValueError(f"sigma must be () or ({len(x)},), got {tuple(sigma.shape)}")
         if bool((sigma < 0).any()):
@@ -165,9 +163,7 @@ class ClipNet(nn.Module):
         return (x / 2 + 0.5 - mean) / std
 
     def _films(self, sigma: Tensor) -> dict[nn.Module, Tensor]:
-        t = (
-            250 * sigma.log() / 4
-        )  # Karras et al. 2022, Table 1, times a factor: the embedding was made for t in 0..1000
+        t = 250 * sigma.log() / 4  # Karras et al. 2022, Table 1, by 250: the embedding was made for t in 0..1000
         emb = self.noise_embed(timestep_embedding(t, self.config.emb_channels).to(sigma.dtype))
         named = zip(self.stages, self.films, strict=True)
         return {self.model.visual.get_submodule(name): layer(emb) for (name, _), layer in named}
@@ -183,6 +179,13 @@ class ClipNet(nn.Module):
     @property
     def _device(self) -> torch.device:
         return next(p.device for p in self.model.parameters())
+
+
+def resized(x: Tensor, size: int) -> Tensor:
+    """Pictures (N, 3, H, W) at size x size as CLIP's preprocessing resizes: bicubic, antialias."""
+    if x.shape[2:] == (size, size):
+        return x
+    return F.interpolate(x, (size, size), mode="bicubic", antialias=True)
 
 
 def stages(visual: nn.Module) -> list[tuple[str, int]]:

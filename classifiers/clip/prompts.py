@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +22,32 @@ class Prompt:
     Attributes:
         what: a text, or a picture (1, 3, H, W) in [-1, 1].
         weight: how much; negative is away from it.
+
+    Raises:
+        ValueError: the text is empty, the picture is of another form, or the weight is 0 or no plain number.
     """
 
     what: str | Tensor
     weight: float = 1.0
+
+    def __post_init__(self):
+        if isinstance(self.what, Tensor):
+            _check_picture(self.what)
+        elif not isinstance(self.what, str):
+            kind = type(self.what).__name__
+            raise ValueError(f"a prompt is a text or a tensor, got {kind}: `guided.to_tensor` reads other pictures")
+        elif not self.what.strip():
+            raise ValueError("a prompt is empty: say what the picture should show")
+        if not (isinstance(self.weight, numbers.Real) and math.isfinite(self.weight) and self.weight != 0):
+            raise ValueError(f"the weight of a prompt must be a plain number other than 0, got {self.weight!r}")
+
+
+def _check_picture(picture: Tensor) -> None:
+    if picture.ndim != 4 or picture.shape[:2] != (1, 3) or not picture.numel():
+        raise ValueError(f"a picture to look like must be (1, 3, H, W), got {tuple(picture.shape)}")
+    if not picture.is_floating_point() or not bool((picture.abs() <= 2).all()):  # nan too; samplers overshoot a little
+        largest = float(picture.abs().max())
+        raise ValueError(f"a picture to look like must be float in [-1, 1], got {picture.dtype} up to {largest:g}")
 
 
 def read_prompts(prompts: Any) -> list[list[Prompt]]:
@@ -41,7 +65,7 @@ def read_prompts(prompts: Any) -> list[list[Prompt]]:
         if not prompts:
             raise ValueError("there is no prompt: give a text or a picture")
         return [_one_picture(p) for p in prompts]
-    if isinstance(prompts, Tensor) and prompts.ndim == 4:
+    if isinstance(prompts, Tensor) and prompts.ndim == 4 and len(prompts):
         return [_one_picture(p) for p in prompts]
     return [_one_picture(prompts)]
 
@@ -52,7 +76,10 @@ def _one_picture(prompts: Any) -> list[Prompt]:
             raise ValueError("a picture has an empty list of prompts: give a text or a picture")
         return [p for part in prompts for p in _one_picture(part)]
     if isinstance(prompts, str):
-        return [parse(part) for part in prompts.split("|")]
+        parts = prompts.split("|")
+        if not all(part.strip() for part in parts):
+            raise ValueError(f"a prompt is empty in {prompts!r}: say what the picture should show")
+        return [parse(part) for part in parts]
     if isinstance(prompts, Prompt):
         return [prompts]
     if isinstance(prompts, Tensor):

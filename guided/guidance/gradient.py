@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import torch
 from torch import Tensor
 
-from guided.guidance.per_picture import Window, check_window, inside, per_picture
+from guided.guidance.per_picture import Window, check_window, inside, part_of, per_picture
 from guided.types import Denoiser, Prediction
+
+LogProb = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,27 +32,39 @@ class Term:
                 network.
         window: (low, high] in sigma, where it is on; None is always.
         sigma_data: standard deviation of the data, for "x0-frozen".
+        part: part(pictures, n) -> the log_prob of a slice of the n pictures, where log_prob has something of its own
+            for each; `sample` asks for it where it makes its pictures in several batches.
 
     Raises:
-        ValueError: wrt is unknown, the window is empty, or sigma_data is not positive.
+        ValueError: wrt is unknown, the window is empty, scale is no plain number, or sigma_data is not positive.
 
     Source:
         "x": Dhariwal & Nichol 2021, section 4; "x0": Chung et al. 2023; "x0-frozen": the r_t of Song et al.
             2023.
     """
 
-    log_prob: Callable[[Tensor, Tensor, Tensor], Tensor]
+    log_prob: LogProb
     scale: float | Tensor = 1.0
     wrt: str = "x"
     window: Window | None = None
     sigma_data: float = 0.5
+    part: Callable[[slice, int], LogProb] | None = None
 
     def __post_init__(self):
         if self.wrt not in ("x", "x0", "x0-frozen"):
             raise ValueError(f"wrt must be 'x', 'x0' or 'x0-frozen', got {self.wrt!r}")
+        if not (isinstance(self.scale, Tensor) or (isinstance(self.scale, Real) and math.isfinite(self.scale))):
+            raise ValueError(f"a term's scale must be a plain number or a tensor (N,), got {self.scale!r}")
         if not self.sigma_data > 0:
             raise ValueError(f"sigma_data must be positive, got {self.sigma_data}")
         check_window(self.window)
+
+    def of(self, pictures: slice, n: int) -> Term:
+        """The same for some of n pictures alone; ValueError where it has something for another number of them."""
+        many = isinstance(self.scale, Tensor) and self.scale.ndim
+        scale = part_of(self.scale, pictures, n, "scales of a term") if many else self.scale
+        log_prob = self.log_prob if self.part is None else self.part(pictures, n)
+        return replace(self, log_prob=log_prob, scale=scale, part=None)
 
 
 def guide(D: Denoiser, *terms: Term) -> Denoiser:

@@ -29,6 +29,17 @@ def rows(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (x.ndim - 1))
 
 
+def part_of(values: Tensor, pictures: slice, n: int, name: str) -> Tensor:
+    """The rows (N, ...) of some of n pictures.
+
+    Raises:
+        ValueError: there is not one for each of the n; `name` says what they are.
+    """
+    if len(values) != n:
+        raise ValueError(f"there are {len(values)} {name} for {n} pictures: give 1 or {n}")
+    return values[pictures]
+
+
 def length(x: Tensor) -> Tensor:
     """(N, 1, ...) Euclidean norm of each picture, not quite 0."""
     return rows(x.flatten(1).norm(dim=1).clamp(min=1e-12), x)

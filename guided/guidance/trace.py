@@ -47,7 +47,7 @@ class Trace:
 
     def watch(self, **terms: Term) -> tuple[Term, ...]:
         """The same terms, listened to; the keywords are their names."""
-        return tuple(replace(term, log_prob=self._listening(name, term)) for name, term in terms.items())
+        return tuple(self._watched(name, term) for name, term in terms.items())
 
     def curves(self) -> dict[str, dict[str, list[float]]]:
         """For each term's name the lists "sigma", "value" and "grad_norm", means over the pictures, a reading each."""
@@ -58,6 +58,10 @@ class Trace:
             curve["value"].append(float(reading.value.mean()))
             curve["grad_norm"].append(float(reading.grad_norm.mean()))
         return curves
+
+    def _watched(self, name: str, term: Term) -> Term:
+        part = None if term.part is None else lambda pictures, n: self._listening(name, term.of(pictures, n))
+        return replace(term, log_prob=self._listening(name, term), part=part)
 
     def _listening(self, name: str, term: Term) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         def log_prob(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:

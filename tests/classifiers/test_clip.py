@@ -112,6 +112,22 @@ def test_one_prompt_a_picture():
         CLIP.term(["a cat", "a dog"]).log_prob(pictures(3), s, pictures(3))
 
 
+def test_one_prompt_a_picture_in_any_batches(tiny_model):
+    clip, prompts = Clip(tiny_clip(dtype=torch.float32), cutouts=2), ["a cat", "a dog:2|fog:-1", "fog"]
+    how = {"n": 3, "steps": 3, "seeds": 0}
+    for wrt, scale in (("x", 5.0), ("x0-frozen", 500.0)):
+        term = clip.term(prompts, scale, wrt=wrt)
+        whole = guided.sample(tiny_model, terms=[term], **how)
+        parts = guided.sample(tiny_model, terms=[term], batch_size=2, **how)
+        torch.testing.assert_close(parts, whole, rtol=0, atol=1e-3)
+        alone = guided.sample(tiny_model, terms=[clip.term(prompts[2], scale, wrt=wrt)], steps=3, seeds=[2])
+        torch.testing.assert_close(alone, whole[2:], rtol=0, atol=1e-3)
+        assert (whole[2:] - guided.sample(tiny_model, steps=3, seeds=[2])).abs().max() > 0.01
+    for n in (2, 4):
+        with pytest.raises(ValueError, match=f"there are 3 prompts for {n} pictures: give 1 or {n}"):
+            guided.sample(tiny_model, terms=[term], n=n, steps=3, batch_size=1, seeds=0)
+
+
 def test_image_prompt_is_highest_at_the_picture_itself():
     target = pictures(1)
     clip = Clip(NET, cutouts=0)
@@ -213,7 +229,7 @@ def test_schedule_of_cutouts():
     assert len(cutouts(pictures(), 9.0, 16)) == 32
 
 
-@pytest.mark.parametrize("bad", [0, -3, 2.5, [], [(1.0, 0)], [(-1.0, 3)], "many", [3, 4]])
+@pytest.mark.parametrize("bad", [0, -3, 2.5, True, [], [(1.0, 0)], [(-1.0, 3)], "many", [3, 4]])
 def test_bad_cutouts(bad):
     with pytest.raises(ValueError, match="cutouts must be a whole number of at least 1 or a list"):
         Cutouts(bad)
@@ -243,10 +259,11 @@ def test_bad_cutout_options(options, message):
         (" fog : -0.3 ", "fog", -0.3),
         ("keycap: #", "keycap: #", 1.0),
         ("time 12:30:2", "time 12:30", 2.0),
+        (":", ":", 1.0),
     ],
 )
 def test_prompt_text(text, what, weight):
-    assert parse(text) == Prompt(what, weight) or (parse(text).what, parse(text).weight) == (what, weight)
+    assert (parse(text).what, parse(text).weight) == (what, weight)
 
 
 def test_prompt_forms():
@@ -263,22 +280,55 @@ def test_prompt_forms():
     ("prompts", "message"),
     [
         ("", "a prompt is empty"),
-        ("a castle|", "a prompt is empty"),
+        ("a castle|", r"a prompt is empty in 'a castle\|'"),
         (":2", "a prompt is empty"),
         ([], "there is no prompt"),
         ([[]], "empty list of prompts"),
         ([None], "a prompt is None"),
         ("a castle:0", "the weight in 'a castle:0'"),
         ("a castle:nan", "the weight in 'a castle:nan'"),
-        (":", "a prompt is empty|the weight"),
+        (torch.zeros(1, 1, 8, 8), r"must be \(1, 3, H, W\), got \(1, 1, 8, 8\)"),
+        (torch.zeros(8, 8), r"must be \(1, 3, H, W\)"),
+        (torch.zeros(0, 3, 8, 8), r"must be \(1, 3, H, W\)"),
+        (torch.full((1, 3, 8, 8), 200.0), r"must be float in \[-1, 1\], got torch.float32 up to 200"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), r"must be float in \[-1, 1\], got torch.uint8"),
+        (torch.full((1, 3, 8, 8), math.nan), "up to nan"),
     ],
 )
 def test_bad_prompts(prompts, message):
-    if prompts == ":":
-        assert read_prompts(prompts)[0][0].what == ":"  # a text like any other
-        return
     with pytest.raises(ValueError, match=message):
         CLIP.term(prompts)
+
+
+@pytest.mark.parametrize(
+    ("what", "weight", "message"),
+    [
+        ("a cat", 0.0, "plain number other than 0, got 0.0"),
+        ("a cat", math.nan, "plain number other than 0, got nan"),
+        ("a cat", "2", "plain number other than 0, got '2'"),
+        (" ", 1.0, "a prompt is empty"),
+        (torch.zeros(2, 3, 8, 8), 1.0, r"must be \(1, 3, H, W\), got \(2, 3, 8, 8\)"),
+        (5, 1.0, "a prompt is a text or a tensor, got int"),
+    ],
+)
+def test_a_prompt_is_sound_when_it_is_made(what, weight, message):
+    with pytest.raises(ValueError, match=message):
+        Prompt(what, weight)
+
+
+def test_similarity_takes_what_term_takes():
+    x = pictures(2)
+    both = CLIP.similarity(x, WORDS)
+    for i, words in enumerate(WORDS):
+        torch.testing.assert_close(both[i : i + 1], CLIP.similarity(x[i : i + 1], words))
+    wanted = NET.image(x[1:]) @ NET.text(["a dog", "fog"]).T @ torch.tensor([0.8, -0.2], dtype=torch.float64)
+    torch.testing.assert_close(both[1:], wanted)
+    with pytest.raises(ValueError, match="there are 3 prompts for 2 pictures: give 1 or 2"):
+        CLIP.similarity(x, ["a", "b", "c"])
+    with pytest.raises(
+        ValueError, match=r"pictures must be \(N, 3, H, W\) of floats, got \(2, 3, 8, 8\) of torch.uint8"
+    ):
+        CLIP.similarity(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "a cat")
 
 
 def test_prompt_longer_than_the_context_is_cut_with_a_warning():
@@ -306,7 +356,8 @@ def test_clean_clip_cannot_see_noise():
     [
         ({"form": "euclid"}, "form must be one of spherical, cosine"),
         ({"limit": 0.0}, "limit must be positive"),
-        ({"chunk": 0}, "chunk must be at least 1"),
+        ({"chunk": 0}, "chunk must be a whole number of at least 1, got 0"),
+        ({"chunk": 1.5}, "chunk must be a whole number of at least 1, got 1.5"),
     ],
 )
 def test_bad_options(options, message):

@@ -72,7 +72,7 @@ def test_clean_pictures_of_any_size_and_noisy_ones_of_one():
 @pytest.mark.parametrize(
     ("x", "sigma", "message"),
     [
-        (torch.zeros(2, 1, 16, 16), 0.0, r"pictures must be \(N, 3, H, W\), got \(2, 1, 16, 16\)"),
+        (torch.zeros(2, 1, 16, 16), 0.0, r"pictures must be \(N, 3, H, W\) of floats, got \(2, 1, 16, 16\)"),
         (torch.zeros(2, 3, 16, 16), torch.ones(3), r"sigma must be \(\) or \(2,\), got \(3,\)"),
         (torch.zeros(2, 3, 16, 16), -1.0, "sigma must not be negative"),
     ],

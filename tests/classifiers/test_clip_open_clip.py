@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import open_clip
@@ -51,7 +52,68 @@ def test_the_same_vectors_as_open_clips_own(weights):
     torch.testing.assert_close(similarity, (image * text).sum(1), atol=1e-5, rtol=0)
 
 
-def test_random_weights_without_a_file():
+def test_a_folder_of_ones_own(weights, tmp_path):
+    """open_clip_config.json and weights in a folder: a configuration that open_clip does not know by name."""
+    _, file = weights
+    described = open_clip.get_model_config(NAME)
+    about = {"model_cfg": described, "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(about))
+    (tmp_path / "open_clip_model.safetensors").write_bytes(file.read_bytes())
+    clip = Clip(f"local-dir:{tmp_path}")
+    assert clip.net.config.mean == (0.5, 0.4, 0.3) and clip.net.image_size == 32
+    torch.testing.assert_close(clip.net.text(["a cat"]), Clip(NAME, pretrained=file).net.text(["a cat"]))
+    with pytest.raises(ValueError, match=r"has its own weights: put .* into the folder"):
+        Clip(f"local-dir:{tmp_path}", pretrained=file)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {**described, "depth": 3}}))
+    with pytest.raises(ValueError, match=r"open_clip does not understand local-dir:.*depth"):
+        Clip(f"local-dir:{tmp_path}")
+    (tmp_path / "open_clip_config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no open_clip_config.json in it"):
+        Clip(f"local-dir:{tmp_path}")
+
+
+class Code:
+    """What a pickle must not bring along."""
+
+    def __reduce__(self):
+        return print, ("run",)
+
+
+def test_files_that_are_no_weights_of_the_model(tmp_path, capsys):
+    (tmp_path / "a.safetensors").write_bytes(b"nothing" * 9)
+    (tmp_path / "b.pt").write_bytes(b"")
+    torch.save({"state_dict": Code()}, tmp_path / "c.pt")
+    save_file({"layer.weight": torch.zeros(3)}, tmp_path / "d.safetensors")
+    for name, message in (
+        ("a.safetensors", "is not a readable weights file: damaged, cut short or of another kind"),
+        ("b.pt", "is not a readable weights file"),
+        ("c.pt", "or holds pickled Python objects"),
+        ("d.safetensors", f"does not hold the weights of {NAME}, but another network's"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Clip(NAME, pretrained=tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="no such weights file"):
+        Clip(NAME, pretrained=tmp_path)
+    with pytest.raises(ValueError, match=r"d.safetensors is no CLIP's folder; weights go beside a model's name"):
+        Clip(tmp_path / "d.safetensors")
+    with pytest.raises(ValueError, match="the CLIP ClipNet has its own weights"):
+        Clip(Clip(NAME).net, pretrained=tmp_path / "d.safetensors")
+    assert "run" not in capsys.readouterr().out
+
+
+def test_what_texts_are_read_with_is_asked_for_at_once(monkeypatch):
+    """Models that read by the transformers library say so before anything is made or fetched."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else find(name))
+    with pytest.raises(ValueError, match="roberta-ViT-B-32 reads texts by the transformers library"):
+        Clip("roberta-ViT-B-32")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name == "transformers" else find(name))
+    with pytest.raises(FileNotFoundError, match=r"reads texts with is not on this machine .* roberta-base"):
+        Clip("roberta-ViT-B-32")
+
+
+def test_random_weights_without_a_file(weights):
     assert Clip(NAME).net.text(["a cat"]).shape == (1, 16)
 
 
