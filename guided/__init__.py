@@ -13,6 +13,8 @@ from guided.checkpoint import load, save
 from guided.data import Batches, Images
 from guided.guidance import Term, Trace, cfg, clamp, dynamic_threshold, guide
 from guided.images import read_metadata, save_grid, save_png, to_pil, to_tensor
+from guided.latent.autoencoder import Autoencoder
+from guided.latent.files import load_autoencoder, save_autoencoder
 from guided.losses import bits_per_dim
 from guided.model import Given, Model
 from guided.noise import SeededNoise, derive_seed
@@ -45,6 +47,7 @@ from guided.types import Denoiser, NoiseFn, Prediction, State
 
 __version__ = "0.1.0"
 __all__ = [
+    "Autoencoder", "load_autoencoder", "save_autoencoder",
     "Batches", "Denoiser", "Given", "Images", "Model", "NoiseFn", "Objective", "PairBatches", "Pairs", "Prediction",
     "Schedule", "SeededNoise", "Segments", "Stage", "State", "Term", "Trace", "annealed_langevin", "bits_per_dim",
     "cascade", "cfg", "clamp", "ddim", "ddpm", "denoiser", "derive_seed", "dpm2", "dpm2_ancestral", "dpmpp_2m",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -37,6 +38,9 @@ def denoiser(
     x0 itself go inside the clamp, which would cut their gradient off. What is inside keeps the score form in any
     sampler, and with it the limit in sigma.
 
+    Where the model works in latents there is no clamp, and terms see x0 decoded; those of noisy images have nothing to
+    look at, a ValueError.
+
     Args:
         prompt, low_res, low_res_sigma, image, mask: conditions of the models that take them, see `sample`.
         mean_form: the sampler is `ddpm`, so terms outside the clamp need no limit in sigma.
@@ -61,12 +65,32 @@ def bound(
     if bool((torch.as_tensor(guidance_scale) != 1).any()):
         D = cfg(D, model.given(**cond | _without(model, cond)), guidance_scale, window=window)
     terms = check_terms(terms)
+    if model.space.latent:
+        terms, clip = [seen_decoded(term, model) for term in terms], False
     inside = [term for term in terms if clip and term.wrt != "x"]
     outside = [term for term in terms if term not in inside]
     if clip:
         D = clamp(guide(D, *limit(inside)))
     outside = outside if mean_form else limit(outside)
     return guide(D, *outside) if outside else D
+
+
+def seen_decoded(term: Term, model: Model) -> Term:
+    """A term of pictures for a model in latents: its log_prob gets x0 decoded, and x as it is, latents.
+
+    Raises:
+        ValueError: it looks at the noisy picture, which there is none of.
+    """
+    if term.wrt == "x":
+        raise ValueError(
+            "a term with wrt='x' looks at the noisy picture, and this model's states are noisy latents: give it "
+            "wrt='x0' or 'x0-frozen', with which it sees the estimate decoded"
+        )
+
+    def log_prob(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
+        return term.log_prob(x, sigma, model.to_images(x0))
+
+    return replace(term, log_prob=log_prob, sigma_data=1.0)  # latents have deviation 1
 
 
 def _without(model: Model, cond: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the embedded models lie, a folder each; its name is the name to load it by."""
 DEFAULT = "emoji64"
+AUTOENCODER = "autoencoder"  # the folder within a latent model's that holds what it works in the latents of
 
 NETWORKS = {"UNet": (UNet, UNetConfig), "Encoder": (Encoder, EncoderConfig)}
 MODEL_FIELDS = (
@@ -50,6 +51,10 @@ def save(
     """
     provenance = provenance if provenance is not None else getattr(model, "provenance", {})
     config = {"format": FORMAT, "kind": "model", **model_config(model), "provenance": provenance}
+    if model.autoencoder is not None:
+        from guided.latent.files import save_autoencoder  # which itself stands on this file
+
+        save_autoencoder(model.autoencoder, Path(folder) / AUTOENCODER)
     write_folder(folder, config, model.net, dtype)
     if isinstance(model.reader, Gpt2):
         model.reader.save(Path(folder))
@@ -89,12 +94,13 @@ def build(config: dict[str, Any], folder: Path | None = None) -> Model:
         ValueError: an unknown or a missing key, named.
     """
     known = {"format", "kind", "provenance", "network", "schedule", "null_class", *MODEL_FIELDS}
-    check_keys(config, known | {"segments", "reader"}, "config.json", required=known)
+    check_keys(config, known | {"segments", "reader", "autoencoder"}, "config.json", required=known)
     own = {name: config[name] for name in MODEL_FIELDS}
     if config.get("segments") is not None:
         check_keys(config["segments"], SEGMENTS_KEYS, "the segments in config.json", required=SEGMENTS_KEYS)
         own["segments"] = Segments(**config["segments"])
     own["reader"] = reader_from(config.get("reader"), folder)
+    own["autoencoder"] = _autoencoder_of(config.get("autoencoder"), folder)
     network, schedule = build_network(config["network"]), schedule_from(config["schedule"])
     try:
         return Model(network, schedule, null_class=config["null_class"], **own)
@@ -112,7 +118,21 @@ def model_config(model: Model) -> dict[str, Any]:
         **own,
         **({"segments": asdict(model.segments)} if model.segments else {}),
         **({"reader": model.reader.config()} if model.reader else {}),
+        **({"autoencoder": AUTOENCODER} if model.autoencoder is not None else {}),
     }
+
+
+def _autoencoder_of(name: str | None, folder: Path | None) -> nn.Module | None:
+    """The autoencoder of a model's config; it lies in the folder, under its own name."""
+    if name is None:
+        return None
+    if name != AUTOENCODER or folder is None:
+        raise ValueError(f"autoencoder in config.json must be {AUTOENCODER!r}, a folder beside it, got {name!r}")
+    from guided.latent.files import load_autoencoder
+
+    if not (folder / AUTOENCODER / "config.json").exists():
+        raise FileNotFoundError(f"{folder / AUTOENCODER} is missing: this model works in the latents of what it holds")
+    return load_autoencoder(folder / AUTOENCODER)
 
 
 # ---------------------------------------------------------------------- pieces that classifiers' checkpoints share

@@ -50,6 +50,7 @@ def like(
         time_scale=old.time_scale,
         reader=old.reader,
         segments=old.segments,
+        autoencoder=old.autoencoder,
     )
     same = list(class_names) == old.class_names and (old.null_label is not None) == null_class
     return new, fill(new.net, old.net.state_dict(), str(source), same_classes=same)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from guided import conditions
 from guided.labels import Labels, null_index, read_labels
+from guided.latent.autoencoder import Autoencoder
+from guided.latent.space import Space
 from guided.parametrizations import PARAMETRIZATIONS, Scalings
 from guided.schedule import Schedule, float64
 from guided.segments import Segments
@@ -51,6 +53,8 @@ class Model(nn.Module):
             timesteps; some hundreds for continuous ones whose embedding was made for t in 0..1000).
         segments: what the channels mean where they are a mask's (`guided.segments`).
         reader: what makes tokens, or encoded text, of prompts, for a network that takes text (`guided.text`).
+        autoencoder: x is no picture but its latents (Rombach et al. 2022). channels and image_size stay the picture's;
+            `space` leads from the one to the other.
 
     Raises:
         ValueError: the parametrization is unknown, or "flow", "vp" or "ve" is given a discrete schedule; sigma_min and
@@ -75,6 +79,7 @@ class Model(nn.Module):
         time_scale: float = 1.0,
         segments: Segments | None = None,
         reader: Reader | None = None,
+        autoencoder: Autoencoder | None = None,
     ):
         super().__init__()
         if parametrization not in PARAMETRIZATIONS:
@@ -99,7 +104,9 @@ class Model(nn.Module):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         if segments is not None and segments.channels != channels:
             raise ValueError(f"these segments take {segments.channels} channels, the model has {channels}")
-        self.segments, self.reader = segments, reader
+        self.segments, self.reader, self.autoencoder = segments, reader, autoencoder
+        if autoencoder is not None:
+            self._check_latent(autoencoder)
 
     # ------------------------------------------------------------------ the denoiser
 
@@ -131,7 +138,7 @@ class Model(nn.Module):
         raw = self.net(inputs, t, **self._network_inputs(cond, x))
         if self.patch > 1:
             raw = F.pixel_shuffle(raw, self.patch)
-        wanted = (x.shape[0], self.channels * (1 + self.learned_range), *x.shape[2:])
+        wanted = (x.shape[0], self.space.channels * (1 + self.learned_range), *x.shape[2:])
         if raw.shape != wanted:
             learned = "with" if self.learned_range else "without"
             raise ValueError(f"the network gives {tuple(raw.shape)}; a model {learned} a learned range needs {wanted}")
@@ -166,11 +173,13 @@ class Model(nn.Module):
         return Scalings(*made)
 
     def _check(self, x: Tensor, sigma: Tensor | float) -> None:
-        if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ValueError(f"x must be (N, {self.channels}, H, W), got {tuple(x.shape)}")
+        channels = self.space.channels
+        if x.ndim != 4 or x.shape[1] != channels:
+            what = " of latents, which model.from_images makes of pictures" if self.space.latent else ""
+            raise ValueError(f"x must be (N, {channels}, H, W){what}, got {tuple(x.shape)}")
         if x.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"x must be float32 or float64, got {x.dtype}; only the network computes in less")
-        factor = self.size_multiple
+        factor = self.size_multiple // self.space.factor
         if x.shape[2] % factor or x.shape[3] % factor:
             raise ValueError(f"height and width must be multiples of {factor}, got {x.shape[2]}x{x.shape[3]}")
         shape = tuple(getattr(sigma, "shape", ()))
@@ -179,8 +188,35 @@ class Model(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """What heights and widths must be multiples of."""
-        return self.patch * getattr(self._config, "downsample", 1)
+        """What heights and widths of pictures must be multiples of."""
+        return self.space.factor * self.patch * getattr(self._config, "downsample", 1)
+
+    # ------------------------------------------------------------------ pictures and states
+
+    @property
+    def space(self) -> Space:
+        """Where x lies: among pictures, or among the latents of an autoencoder."""
+        return Space(self.channels, self.autoencoder)
+
+    def to_images(self, x0: Tensor) -> Tensor:
+        """The pictures of clean states, of `state.x0` say, (N, C, H, W); x0 itself where states are pictures."""
+        return self.space.to_images(x0)
+
+    def from_images(self, images: Tensor) -> Tensor:
+        """The clean states of pictures (N, C, H, W) in [-1, 1]; they themselves where states are pictures."""
+        return self.space.from_images(images)
+
+    def _check_latent(self, autoencoder: Autoencoder) -> None:
+        if autoencoder.channels != self.channels:
+            raise ValueError(f"the autoencoder is for {autoencoder.channels} channels, the model has {self.channels}")
+        pictures = [key for key in conditions.PICTURES if key in self.conditions]
+        if pictures or self.segments is not None:
+            what = ", ".join(pictures) or "masks"
+            raise ValueError(f"a model in latents takes labels and text; this network is one for {what}")
+        inner = getattr(self._config, "in_channels", None)
+        wanted = autoencoder.latent_channels * self.patch**2
+        if inner not in (None, wanted):
+            raise ValueError(f"the network takes {inner} channels, latents of this autoencoder have {wanted}")
 
     # ------------------------------------------------------------------ conditions
 

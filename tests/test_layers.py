@@ -23,6 +23,7 @@ LAYERS = [
     },
     {"guided.networks"},
     {"guided.latent.autoencoder", "guided.latent.space"},
+    {"guided.latent.autoencoder", "guided.latent.space"},
     {"guided.model"},
     {
         "guided.guidance", "guided.terms", "guided.samplers",
@@ -31,7 +32,7 @@ LAYERS = [
     {
         "guided.train", "guided.training", "guided.checkpoint", "guided.openai", "guided.sampling", "guided.evaluate",
         "guided.evaluation",
-        "guided.finetune", "guided.binding", "guided.cascade", "guided.latent",
+        "guided.finetune", "guided.binding", "guided.cascade", "guided.latent", "guided.latent",
     },
     {"guided"},
     {"classifiers"},

@@ -45,7 +45,8 @@ def draw(recipe: Recipe, model: Model, classifier: Any = None, clip: Any = None)
     with tqdm(total=steps * len(starts), unit="step", file=sys.stderr) as bar:
         for start in starts:
             x = guided.last(_ticked(states(recipe, model, classifier, start, clip), bar))
-            images.append(x.clamp(-1, 1).cpu())
+            with torch.no_grad():
+                images.append(model.to_images(x).clamp(-1, 1).cpu())
     return torch.cat(images)
 
 

@@ -57,7 +57,9 @@ def costs(module: nn.Module, *, size: int | None, dtype: str) -> dict[str, Any]:
 
     def evaluate(n: int) -> Any:
         cond = conditions(module, n, size)
-        x = torch.empty(n, module.channels, size, size, device="meta")
+        space = getattr(module, "space", None)  # a classifier has none: it looks at pictures
+        shape = (module.channels, size, size) if space is None else space.shape(size, size)
+        x = torch.empty(n, *shape, device="meta")
         return module(x, torch.tensor(1.0, dtype=torch.float64), **cond)
 
     return {
