@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from guided.guidance.per_picture import Window, check_window, inside, length, per_picture, rows
-from guided.model import Given
+from guided.guidance.scales import Scale, check_scale, is_off, scale_at
+from guided.guidance.together import together
 from guided.types import Denoiser, Prediction
 
 
 def cfg(
     D_c: Denoiser,
     D_u: Denoiser,
-    guidance_scale: float | Tensor,
+    guidance_scale: Scale,
     *,
     window: Window | None = None,
     rescale: float = 0.0,
@@ -36,7 +36,7 @@ def cfg(
     Args:
         D_c: the conditional denoiser; the result has its var_frac, and no grad.
         D_u: the one to move away from. Not called at scale 1 or outside the window.
-        guidance_scale: a number or (N,); 1 is off.
+        guidance_scale: a number, (N,), or a function of sigma that gives one (`guided.scales`); 1 is off.
         window: (low, high]; outside it the result is D_c's own prediction.
         rescale: in [0, 1]; how far to bring each picture's standard deviation back to that of D_c.
         parallel: factor on the difference's part along D_c; 1 keeps it, 0 is the paper's choice.
@@ -52,24 +52,22 @@ def cfg(
         2024.
     """
     _check_options(window, rescale, momentum, norm)
-    scales = torch.as_tensor(guidance_scale)
-    if not bool(scales.isfinite().all()):
-        raise ValueError(f"guidance_scale must be finite, got {guidance_scale}")
-    if bool((scales == 1).all()):
+    check_scale(guidance_scale)
+    if not callable(guidance_scale) and is_off(guidance_scale):
         return D_c
     running = _RunningSum(momentum)
 
     def guided_D(x: Tensor, sigma: Tensor) -> Prediction:
-        on = inside(window, sigma)
-        if not on.any():
+        on, scale = inside(window, sigma), scale_at(guidance_scale, sigma)
+        if not on.any() or (callable(guidance_scale) and is_off(scale)):
             return D_c(x, sigma)
-        pred, x0_u = _both(D_c, D_u, x, sigma)
-        delta = running.add(pred.x0 - x0_u, sigma)
+        pred, other = together((D_c, D_u), x, sigma)
+        delta = running.add(pred.x0 - other.x0, sigma)
         if norm is not None:
             delta = delta * (norm / length(delta)).clamp(max=1)
         if parallel != 1:
             delta = delta - (1 - parallel) * _along(delta, pred.x0)
-        weight = per_picture(guidance_scale, x, "guidance_scale") - 1
+        weight = per_picture(scale, x, "guidance_scale") - 1
         x0 = pred.x0 + weight * per_picture(on, x, "sigma") * delta  # Ho & Salimans 2022, eq. 6
         if rescale:
             x0 = x0 * (1 - rescale + rescale * _deviation(pred.x0) / _deviation(x0))
@@ -86,37 +84,6 @@ def _check_options(window: Window | None, rescale: float, momentum: float, norm:
         raise ValueError(f"momentum must lie in (-1, 1), got {momentum}")
     if norm is not None and not norm > 0:
         raise ValueError(f"norm must be positive, or None for no limit, got {norm}")
-
-
-def _both(D_c: Denoiser, D_u: Denoiser, x: Tensor, sigma: Tensor) -> tuple[Prediction, Tensor]:
-    """D_c's prediction and D_u's x0, from one batch where they fit into one."""
-    cond = _joined(D_c, D_u, x.shape[0])
-    if cond is None:
-        return D_c(x, sigma), D_u(x, sigma).x0
-    pred = D_c.model(torch.cat([x, x]), torch.cat([sigma, sigma]) if sigma.ndim else sigma, **cond)
-    x0_c, x0_u = pred.x0.chunk(2)
-    return Prediction(x0_c, None if pred.var_frac is None else pred.var_frac.chunk(2)[0]), x0_u
-
-
-def _joined(D_c: Denoiser, D_u: Denoiser, n: int) -> dict[str, Tensor | None] | None:
-    """The conditions of both, D_c's n rows before D_u's; None where they do not fit into one batch."""
-    if not (isinstance(D_c, Given) and isinstance(D_u, Given)) or D_c.model is not D_u.model:
-        return None
-    if D_c.cond.keys() != D_u.cond.keys():
-        return None
-    pairs = {key: (c, D_u.cond[key]) for key, c in D_c.cond.items()}
-    if not all(_fit(c, u, n) for c, u in pairs.values()):
-        return None
-    return {
-        key: c if c is None else torch.cat([v.to(c.device).expand(n, *c.shape[1:]) for v in (c, u)])
-        for key, (c, u) in pairs.items()
-    }
-
-
-def _fit(c: Tensor | None, u: Tensor | None, n: int) -> bool:
-    if c is None or u is None:
-        return c is u
-    return c.dtype == u.dtype and c.shape[1:] == u.shape[1:] and {len(c), len(u)} <= {1, n}
 
 
 class _RunningSum:
