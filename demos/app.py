@@ -17,6 +17,8 @@ from demos.words import say
 
 TABS = (generate,)
 """In the order of the page; each has NAME, WORDS and build(shelf)."""
+FONT = gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 600))  # it lies in gradio's own files
+THEME = gr.themes.Default(font=[FONT, "system-ui", "sans-serif"])
 CSS = Path(__file__).parent / "page.css"
 QUEUE = 32  # who may wait at once, where nothing else is said
 KEEP = 3600  # seconds that files and the state of a closed page are kept
@@ -38,7 +40,7 @@ def build(shelf: Shelf, *, queue: int = QUEUE) -> gr.Blocks:
         gr.Markdown(say("page.about"))
         with gr.Tabs():
             for tab in TABS:
-                with gr.Tab(say(tab.NAME), id=tab.NAME.removesuffix(".tab"), render_children=True):
+                with gr.Tab(say(tab.NAME), id=tab.NAME.removesuffix(".tab")):
                     tab.build(shelf)
     page.queue(max_size=queue, default_concurrency_limit=4, api_open=False)
     return page
@@ -95,7 +97,7 @@ def serve(
         share=share,
         auth=auth,
         i18n=words.translations(tab.WORDS for tab in TABS),
-        theme=gr.themes.Default(),
+        theme=THEME,
         css_paths=[CSS],
         max_file_size=limits.MAX_BYTES,
         state_session_capacity=256,

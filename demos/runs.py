@@ -39,7 +39,7 @@ log = logging.getLogger("demos")
 ON_DEVICE = {"concurrency_limit": 1, "concurrency_id": "device"}
 """For every event that computes: one at a time on the device, the others wait in the queue."""
 EVERY = 0.15  # seconds between previews: more are not seen
-SIDE = 384  # pixels a live picture is drawn at, at least
+SIDE = 512  # pixels a live picture is drawn at, at least
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
 
 
@@ -89,8 +89,13 @@ def watch(
             shown = now
             left = (now - started) / done * (steps - done)
             said = f"{what} {done} of {steps}, " + (f"{left:.0f} s left" if left >= 1 else "a moment left")
-            said = f"{what} {done} of {steps}, finished in {now - started:.1f} s" if done >= steps else said
-            yield state, progress_html(done, steps, said, state.x0 if show is None else show(state))
+            if done >= steps:  # the result is what is to be looked at now
+                yield (
+                    state,
+                    progress_html(done, steps, f"{what} {done} of {steps}, {now - started:.1f} s in all.", None),
+                )
+            else:
+                yield state, progress_html(done, steps, said, state.x0 if show is None else show(state))
     finally:
         if hasattr(states, "close"):
             states.close()

@@ -58,3 +58,15 @@ def tiny_folder(tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
     guided.save(tiny_model, folder, provenance={"data": "none", "licence": "MIT"})
     return folder
+
+
+@pytest.fixture(scope="session")
+def served(tiny_folder):
+    """The demo, served: the embedded models and, for what is to be quick, "tiny". One a process: do not change it."""
+    from demos.app import serve
+    from demos.shelf import Shelf
+
+    shelf = Shelf()
+    shelf.generators["tiny"] = str(tiny_folder)
+    with serve(shelf) as served:
+        yield served
