@@ -32,7 +32,8 @@ PAPERS = ROOT / "docs" / "papers.md"
 EDITING = ROOT / "docs" / "editing.md"
 SEGMENTATION = ROOT / "docs" / "segmentation.md"
 INVERSE = ROOT / "docs" / "inverse.md"
-PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "recipes" / "README.md", PAPERS, EDITING, SEGMENTATION, INVERSE]
+DEMO = ROOT / "docs" / "demo.md"
+PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "recipes" / "README.md", PAPERS, EDITING, SEGMENTATION, INVERSE, DEMO]
 DOCS = [README, *PAGES, *GUIDES, *CARDS]
 assert len(CARDS) >= 2  # every embedded model has its card beside its weights
 LEGAL = [ROOT / name for name in ("NOTICE", "CITATION.cff", "CHANGELOG.md", "LICENSE")]
@@ -268,7 +269,7 @@ def test_no_figure_is_left_to_be_filled_in(path):
 def test_links_and_paths_exist(path):
     text = path.read_text()
     linked = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
-    named = re.findall(r"`((?:tests|benchmarks|docs|recipes|guided|classifiers)/[\w/.-]*\.\w+)`", text)
+    named = re.findall(r"`((?:tests|benchmarks|docs|recipes|guided|classifiers|demos)/[\w/.-]*\.\w+)`", text)
     missing = [link for link in linked if not (path.parent / link).exists()]
     missing += [name for name in named if not (ROOT / name).exists()]
     assert missing == []
