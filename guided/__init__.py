@@ -11,7 +11,25 @@ from guided.binding import denoiser
 from guided.cascade import Stage, cascade
 from guided.checkpoint import load, save
 from guided.data import Batches, Images
-from guided.guidance import Term, Trace, cfg, clamp, dynamic_threshold, guide
+from guided.guidance import (
+    Anneal,
+    Term,
+    Trace,
+    anneal_noise,
+    annealed,
+    apg,
+    backward,
+    cfg,
+    cfg_zero,
+    cfgpp,
+    clamp,
+    compose,
+    dynamic_threshold,
+    guide,
+    particles,
+    scales,
+    zero_init,
+)
 from guided.images import read_metadata, save_grid, save_png, to_pil, to_tensor
 from guided.latent.autoencoder import Autoencoder
 from guided.latent.files import load_autoencoder, save_autoencoder
@@ -39,6 +57,7 @@ from guided.samplers import (
     lms,
     unipc,
 )
+from guided.samplers.recurrent import recurrent
 from guided.sampling import last, resolve_seeds, sample, stream
 from guided.schedule import Schedule, start_at, strength_to_sigma
 from guided.segments import Segments
@@ -55,4 +74,6 @@ __all__ = [
     "guide", "heun", "langevin", "last", "levels", "lms", "load", "losses", "networks", "openai", "presets",
     "read_metadata", "read_pictures", "resolve_seeds", "sample", "samplers", "save", "save_grid", "save_png",
     "start_at", "stream", "strength_to_sigma", "terms", "to_pil", "to_tensor", "train", "unipc",
+    "Anneal", "anneal_noise", "annealed", "apg", "backward", "cfg_zero", "cfgpp", "compose", "particles", "recurrent",
+    "scales", "zero_init",
 ]  # fmt: skip

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from guided.guidance import Term, cfg, clamp, guide, limit
+from guided.guidance import Anneal, Term, clamp, guide, limit
 from guided.guidance.gradient import check_terms
+from guided.guidance.methods import Guidance
 from guided.guidance.per_picture import Window
+from guided.guidance.scales import Scale
+from guided.joined import joined
 from guided.model import Labels, Model
 from guided.types import Denoiser
 
@@ -22,8 +25,13 @@ def denoiser(
     labels: Labels = None,
     *,
     prompt: Prompt = None,
-    guidance_scale: float | Tensor = 1.0,
+    guidance_scale: Scale = 1.0,
     window: Window | None = None,
+    guidance: Guidance = "cfg",
+    weak: Model | None = None,
+    also: Mapping[str | int, Scale] | None = None,
+    anneal: Anneal | None = None,
+    sigmas: Tensor | None = None,
     terms: Iterable[Term] = (),
     clip: bool = True,
     low_res: Tensor | None = None,
@@ -43,27 +51,19 @@ def denoiser(
 
     Args:
         prompt, low_res, low_res_sigma, image, mask: conditions of the models that take them, see `sample`.
+        guidance_scale, window, guidance, weak, also, anneal: see `sample`; the noise of `anneal` is fresh here.
+        sigmas: the levels that will be walked, for the guidance that needs them ("cfg++", "cfg-zero").
         mean_form: the sampler is `ddpm`, so terms outside the clamp need no limit in sigma.
     """
     told = {"low_res": low_res, "low_res_sigma": low_res_sigma, "image": image, "mask": mask}
     cond, _ = conditions_of(model, labels, prompt, told)
-    return bound(model, cond, guidance_scale=guidance_scale, window=window, terms=terms, clip=clip, mean_form=mean_form)
+    how = {"guidance": guidance, "weak": weak, "also": also, "anneal": anneal}
+    D = joined(model, cond, guidance_scale, window=window, sigmas=sigmas, **how)
+    return bound(model, D, terms=terms, clip=clip, mean_form=mean_form)
 
 
-def bound(
-    model: Model,
-    cond: dict[str, Tensor],
-    *,
-    guidance_scale: float | Tensor,
-    window: Window | None,
-    terms: Iterable[Term],
-    clip: bool,
-    mean_form: bool,
-) -> Denoiser:
-    """`denoiser` of conditions as `conditions_of` makes them."""
-    D: Denoiser = model.given(**cond)
-    if bool((torch.as_tensor(guidance_scale) != 1).any()):
-        D = cfg(D, model.given(**cond | _without(model, cond)), guidance_scale, window=window)
+def bound(model: Model, D: Denoiser, *, terms: Iterable[Term], clip: bool, mean_form: bool) -> Denoiser:
+    """The model's denoiser D, clamped and guided by terms."""
     terms = check_terms(terms)
     if model.space.latent:
         terms, clip = [seen_decoded(term, model) for term in terms], False
@@ -91,24 +91,6 @@ def seen_decoded(term: Term, model: Model) -> Term:
         return term.log_prob(x, sigma, model.to_images(x0))
 
     return replace(term, log_prob=log_prob, sigma_data=1.0)  # latents have deviation 1
-
-
-def _without(model: Model, cond: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What stands for no label and no prompt in particular, in place of those that are given."""
-    if model.null_label is None and "text" not in model.conditions:
-        raise ValueError(
-            "classifier-free guidance needs a null class, which this model has not: leave guidance_scale at 1, "
-            "use a classifier's term, or join two models by guided.cfg"
-        )
-    null = {}
-    if "label" in cond and model.null_label is not None:
-        null["label"] = model.null_like(cond["label"])
-    if "text" in cond:
-        null["text"] = model.text(None)
-    if not null:
-        what = "labels: give some" if model.null_label is not None else "a prompt: give one"
-        raise ValueError(f"guidance_scale has nothing to guide to without {what} or leave it at 1")
-    return null
 
 
 def conditions_of(

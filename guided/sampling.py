@@ -8,19 +8,23 @@ import logging
 import operator
 import secrets
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from guided.binding import Prompt, bound, conditions_of
-from guided.guidance import Term
+from guided.guidance import Anneal, Term
 from guided.guidance.gradient import check_terms
+from guided.guidance.methods import Guidance
 from guided.guidance.per_picture import Window
+from guided.guidance.scales import Scale
+from guided.joined import joined
 from guided.model import Labels, Model
 from guided.noise import SeededNoise
 from guided.pixels import check_size
 from guided.samplers import SAMPLERS
+from guided.samplers.recurrent import recurrent
 from guided.types import Prediction, State
 
 log = logging.getLogger("guided")
@@ -36,8 +40,13 @@ def sample(
     steps: int | str | Sequence[int] = 20,
     sampler: str = "unipc",
     spacing: str | None = None,
-    guidance_scale: float | Tensor = 1.0,
+    guidance_scale: Scale = 1.0,
     window: Window | None = None,
+    guidance: Guidance = "cfg",
+    weak: Model | None = None,
+    also: Mapping[str | int, Scale] | None = None,
+    anneal: Anneal | None = None,
+    recurrence: int = 1,
     terms: Iterable[Term] = (),
     seeds: Seeds = None,
     batch_size: int | None = None,
@@ -59,8 +68,16 @@ def sample(
         prompt: for models that take text: one, a list of them, or text that `Model.text` encoded.
         steps, spacing: as `Model.sigmas` takes them.
         sampler: a name of `guided.samplers.SAMPLERS`; **sampler_options are its own (eta, order, ...).
-        guidance_scale: classifier-free guidance, a number or (N,), to the labels and the prompt; 1 is off.
+        guidance_scale: classifier-free guidance to the labels and the prompt: a number, (N,), or a function of sigma
+            (`guided.scales`); 1 is off.
         window: (low, high] in sigma where that guidance is on.
+        guidance: how it is done: "cfg", "cfg++" (its scale is in [0, 1], and 1 is not off), "apg", "cfg-zero", or a
+            function (D_c, D_u, guidance_scale, *, window), such as functools.partial(guided.cfg, rescale=0.7).
+        weak: a smaller or less trained model of the same classes to guide away from, with the same condition
+            (autoguidance), in place of no condition.
+        also: other labels by weight, {"heart": 2.0, "emotion": -1.0}: AND, or NOT where negative; see `compose`.
+        anneal: noise on the condition at first, for diversity; see `Anneal`.
+        recurrence: how often each step is made; see `recurrent`.
         terms: gradient guidance, see `Term`. In all samplers but ddpm they are limited to sigma <= 80, above which the
             score form can explode (Karras et al. 2022 sample from 80 on).
         seeds: an int s is s, s + 1, ...; a list has one a picture; None draws fresh ones and logs them.
@@ -101,6 +118,11 @@ def sample(
                 spacing=spacing,
                 guidance_scale=_rows(guidance_scale, part),
                 window=window,
+                guidance=guidance,
+                weak=weak,
+                also=also,
+                anneal=anneal,
+                recurrence=recurrence,
                 terms=own,
                 seeds=seeds[part],
                 size=size,
@@ -125,8 +147,13 @@ def stream(
     steps: int | str | Sequence[int] = 20,
     sampler: str = "unipc",
     spacing: str | None = None,
-    guidance_scale: float | Tensor = 1.0,
+    guidance_scale: Scale = 1.0,
     window: Window | None = None,
+    guidance: Guidance = "cfg",
+    weak: Model | None = None,
+    also: Mapping[str | int, Scale] | None = None,
+    anneal: Anneal | None = None,
+    recurrence: int = 1,
     terms: Iterable[Term] = (),
     seeds: Seeds = None,
     size: int | tuple[int, int] | None = None,
@@ -152,11 +179,16 @@ def stream(
         raise ValueError(f"temperature must be positive, got {temperature}")
     run = _sampler(sampler, sampler_options, model)
     sigmas = model.sigmas(steps, spacing)
-    D = bound(
-        model, cond, guidance_scale=guidance_scale, window=window, terms=terms, clip=clip, mean_form=sampler == "ddpm"
-    )
+    if recurrence != 1:
+        run = recurrent(run, recurrence)
+    seeds = resolve_seeds(seeds, n)
+    D = joined(
+        model, cond, guidance_scale, window=window, guidance=guidance, weak=weak, also=also, anneal=anneal,
+        seeds=seeds, sigmas=sigmas,
+    )  # fmt: skip
+    D = bound(model, D, terms=terms, clip=clip, mean_form=sampler == "ddpm")
     height, width = _size(model, size if size is not None or image is None else tuple(image.shape[2:]))
-    noise = SeededNoise(resolve_seeds(seeds, n))
+    noise = SeededNoise(seeds)
     x = float(sigmas[0]) * temperature * noise(torch.empty(n, *model.space.shape(height, width), device=model.device))
     return run(D, x, sigmas, noise=noise, **sampler_options)
 
@@ -215,7 +247,7 @@ def _sampler(name: str, options: dict, model: Model):
     return SAMPLERS[name]
 
 
-def _rows(value: float | Tensor, part: slice) -> float | Tensor:
+def _rows(value: Scale, part: slice) -> Scale:
     """A batch's part of what may be one number or one a picture."""
     return value[part] if isinstance(value, Tensor) and value.ndim else value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -380,3 +381,104 @@ def test_one_guidance_scale_a_picture(model):
     for i, scale in enumerate(scales.tolist()):
         alone = sample(model, 1, steps=4, guidance_scale=scale, seeds=[i])
         assert (together[i : i + 1] - alone).abs().max() < 1e-4
+
+
+# ---------------------------------------------------------------------- the wider family of guidance
+
+
+def test_each_guidance_by_name_is_its_function(model):
+    sigmas, noise = model.sigmas(6), SeededNoise([7, 8])
+    x = sigmas[0].float() * noise(torch.empty(2, 3, 8, 8))
+    D_c, D_u = model.given(label=[0, 2]), model.given(label=None)
+    for name, D in (
+        ("cfg", cfg(D_c, D_u, 2.0)),
+        ("apg", guided.apg(D_c, D_u, 2.0)),
+        ("cfg++", guided.cfgpp(D_c, D_u, 2.0, sigmas=sigmas)),
+        ("cfg-zero", guided.cfg_zero(D_c, D_u, 2.0, sigmas=sigmas)),
+        (partial(cfg, rescale=0.7), cfg(D_c, D_u, 2.0, rescale=0.7)),
+    ):
+        got = sample(model, ["cat", "horse"], steps=6, seeds=7, sampler="ddim", guidance_scale=2.0, guidance=name)
+        torch.testing.assert_close(got, last(ddim(clamp(D), x, sigmas)).clamp(-1, 1), atol=1e-5, rtol=0)
+        if name != "cfg":
+            assert not torch.allclose(got, sample(model, ["cat", "horse"], steps=6, seeds=7, guidance_scale=2.0))
+
+
+def test_a_scale_that_follows_the_noise_and_cfgpp_at_1(model):
+    scale = guided.scales.points((10.0, 1.0), (1.0, 3.0))
+    got = sample(model, "cat", steps=6, seeds=7, guidance_scale=scale)
+    D = clamp(cfg(model.given(label=[0]), model.given(label=None), scale))
+    noise, sigmas = SeededNoise([7]), model.sigmas(6)
+    x = sigmas[0].float() * noise(torch.empty(1, 3, 8, 8))
+    torch.testing.assert_close(got, last(unipc(D, x, sigmas)).clamp(-1, 1), atol=1e-6, rtol=0)
+    plain = sample(model, "cat", steps=6, seeds=7)
+    assert (sample(model, "cat", steps=6, seeds=7, guidance="cfg++") - plain).abs().max() > 1e-3  # 1 is not off there
+
+
+def test_autoguidance_is_cfg_of_two_models(model):
+    weak = make()
+    with torch.no_grad():
+        for p in weak.parameters():
+            p.mul_(0.9)
+    noise, sigmas, y = SeededNoise([7, 8]), model.sigmas(6), [0, 2]
+    x = sigmas[0].float() * noise(torch.empty(2, 3, 8, 8))
+    D = clamp(cfg(model.given(label=y), weak.given(label=y), 2.0, window=(0.1, 9.0)))
+    got = sample(model, y, steps=6, seeds=7, guidance_scale=2.0, window=(0.1, 9.0), weak=weak)
+    torch.testing.assert_close(got, last(unipc(D, x, sigmas)).clamp(-1, 1), atol=1e-6, rtol=0)
+    assert not torch.allclose(got, sample(model, y, steps=6, seeds=7, guidance_scale=2.0, window=(0.1, 9.0)))
+    classless, twin = make(classes=False), make(classes=False)
+    assert sample(classless, n=1, steps=2, guidance_scale=2.0, weak=twin).shape == (1, 3, 8, 8)  # needs no null class
+
+
+def test_labels_joined(model):
+    """also={...} is guided.compose; negative weights push away, and labels=None leaves the first out."""
+    given = {name: model.given(label=[index]) for index, name in enumerate(NAMES)}
+    noise, sigmas = SeededNoise([7]), model.sigmas(6)
+    x = sigmas[0].float() * noise(torch.empty(1, 3, 8, 8))
+    for labels, also, parts in (
+        ("cat", {"dog": 1.5, "horse": -1.0}, [("cat", 2.0), ("dog", 1.5), ("horse", -1.0)]),
+        (None, {"dog": 1.5, 2: 0.5}, [("dog", 1.5), ("horse", 0.5)]),
+    ):
+        D = clamp(guided.compose(model.given(label=[3]), *((given[name], w) for name, w in parts)))
+        got = sample(model, labels, steps=6, seeds=7, guidance_scale=2.0, also=also)
+        torch.testing.assert_close(got, last(unipc(D, x, sigmas)).clamp(-1, 1), atol=1e-5, rtol=0)
+
+
+def test_annealing_and_recurrence_in_one_call(model):
+    plain = sample(model, ["cat", "dog"], steps=6, seeds=7, guidance_scale=2.0)
+    how = guided.Anneal(scale=0.5)
+    both = sample(model, ["cat", "dog"], steps=6, seeds=7, guidance_scale=2.0, anneal=how)
+    assert (both - plain).abs().flatten(1).amax(1).min() > 1e-3
+    alone = sample(model, "dog", steps=6, seeds=8, guidance_scale=2.0, anneal=how)
+    torch.testing.assert_close(alone, both[1:], atol=1e-3, rtol=0)  # the condition's noise is the picture's own too
+    noise, sigmas = SeededNoise([7]), model.sigmas(4)
+    x = sigmas[0].float() * noise(torch.empty(1, 3, 8, 8))
+    run = guided.recurrent(ddim, 3)(clamp(model.given(label=[0])), x, sigmas, noise=noise)
+    got = sample(model, "cat", steps=4, seeds=7, sampler="ddim", recurrence=3)
+    torch.testing.assert_close(got, last(run).clamp(-1, 1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"guidance": "cgf"}, "unknown guidance 'cgf'; did you mean cfg"),
+        ({"guidance": "apg", "also": {"dog": 1.0}}, "joined by plain guidance"),
+        ({"also": {"cow": 1.0}}, "unknown class 'cow'"),
+        ({"recurrence": 0}, "repeats must be at least 1"),
+    ],
+)
+def test_wrong_guidance(model, no_calls, options, message):
+    with pytest.raises(ValueError, match=message):
+        sample(model, "cat", guidance_scale=2.0, **options)
+
+
+def test_models_that_are_no_pair(model, no_calls):
+    other = Model(model.net, None, "edm", image_size=8, class_names=["a", "b", "c"], null_class=True)
+    with pytest.raises(ValueError, match=r"the weak model has other classes"):
+        sample(model, "cat", guidance_scale=2.0, weak=other)
+    with pytest.raises(ValueError, match="leaves the weak model unused"):
+        sample(model, "cat", weak=model)
+    larger = Model(model.net, None, "edm", image_size=16, class_names=NAMES, null_class=True)
+    with pytest.raises(ValueError, match=r"other image size \(16\) than the model \(8\)"):
+        sample(model, "cat", guidance_scale=2.0, weak=larger)
+    with pytest.raises(ValueError, match="cfgpp needs the levels of the run"):
+        denoiser(model, "cat", guidance="cfg++")
