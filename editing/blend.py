@@ -93,7 +93,7 @@ def blend(
         steps=steps, sampler=sampler, seeds=seeds, progress=progress,
     )  # fmt: skip
     if start == 0 or not bool(call.mask.any()):
-        return call.image.clone()
+        return call.picture.clone()
     sigmas = guided.start_at(call.sigmas, min(start, float(call.sigmas[0])))
     fresh = math.isclose(start, model.sigma_max) or (strength == 1 and sigma is None)
     known = call.image * (call.mask == 0) if fresh else call.image

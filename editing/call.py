@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 import guided
 from editing.inputs import read_image, read_mask
-from guided import Denoiser, Model, SeededNoise, State, Term
+from guided import Denoiser, Model, Prediction, SeededNoise, State, Term
 
 FIRST_ORDER = ("ddim", "ddpm", "euler", "euler_ancestral")
 Sampler = Callable[..., Iterator[State]]
@@ -26,13 +26,18 @@ class Call:
     """What an editor walks with. Made by `prepare`.
 
     Attributes:
-        image: (N, C, H, W) in [-1, 1] on the model's device, one row a picture that comes out.
-        mask: (N, 1, H, W) in [0, 1], 1 = paint, in the image's dtype; None where the editor takes none.
+        image: (N, C, H, W) on the model's device, one row a picture that comes out: the clean state that the editor
+            starts from or holds to. It is the picture; of a model in latents, the picture's latents.
+        mask: (N, 1, H, W), as fine as image: in [0, 1], 1 = paint, in the image's dtype; of a model in latents 0 or 1,
+            as soft edges are mixed among pixels; None where the editor takes none.
         D: the denoiser: condition, guidance and terms.
         sigmas: (steps + 1,) float64, from the model's sigma_max down to 0.
         run: the sampler.
         noise: one stream a picture.
         progress: show a bar, or a function that is shown each state.
+        picture: (N, C, H, W) in [-1, 1], what was given.
+        shown: (N, 1, H, W), the mask as fine as the picture; what of the picture shows in the end.
+        space: where states lie, see `Model.space`.
     """
 
     image: Tensor
@@ -42,17 +47,47 @@ class Call:
     run: Sampler
     noise: SeededNoise
     progress: Progress
+    picture: Tensor
+    shown: Tensor | None
+    space: Any
 
+    @torch.no_grad()
     def finish(self, states: Iterable[State]) -> Tensor:
-        """The finished pictures of a stream, in [-1, 1]; what a hard mask keeps is the image to the bit.
+        """The finished pictures of a stream, in [-1, 1]; what a hard mask keeps is the picture to the bit.
 
         Raises:
             ValueError: the pictures are not finite, as happens where guidance is far too strong.
         """
-        x = guided.last(ticked(states, self.progress)).clamp(-1, 1)
+        x = self.space.to_images(guided.last(ticked(states, self.progress))).clamp(-1, 1)
         if not bool(x.isfinite().all()):
             raise ValueError("the result is not finite: lower guidance_scale or the scale of the terms")
-        return x if self.mask is None else torch.where(self.mask == 0, self.image, x)
+        if self.shown is None:
+            return x
+        if self.space.latent:
+            x = self.shown * x + (1 - self.shown) * self.picture
+        return torch.where(self.shown == 0, self.picture, x)
+
+    def masked(self, mask: Tensor) -> Call:
+        """The same with a mask (N, 1, H, W) as fine as the picture."""
+        return replace(self, mask=_walked(self.space, mask), shown=mask)
+
+    def among_images(self, rule: Callable[[Denoiser], Denoiser]) -> Denoiser:
+        """rule(D), where rule changes estimates that are pictures.
+
+        Of a model in latents the estimate is decoded, changed and encoded again, and a `grad`, which belongs to the
+        estimate as it was, is left out.
+        """
+        if not self.space.latent:
+            return rule(self.D)
+
+        @torch.no_grad()
+        def decoded_D(x: Tensor, sigma: Tensor) -> Prediction:
+            pred = self.D(x, sigma)
+            picture = self.space.to_images(pred.x0).clamp(-1, 1)
+            changed = rule(lambda *at: Prediction(picture))(picture, sigma).x0
+            return Prediction(self.space.from_images(changed.clamp(-1, 1)), pred.var_frac)
+
+        return decoded_D
 
 
 def prepare(
@@ -97,10 +132,25 @@ def prepare(
     mask = None if mask is None else mask.expand(n, -1, -1, -1)
     run = find_sampler(default if sampler is None else sampler)
     cond = {"low_res": low_res, **told(model, image, mask)}
+    space, picture, shown = model.space, image, mask
+    with torch.no_grad():
+        image = space.from_images(picture)
+    mask = None if mask is None else _walked(space, mask)
     D = bind(model, labels, n, prompt=prompt, guidance_scale=guidance_scale, terms=terms, run=run, **cond)
     sigmas = model.sigmas(steps, spacing)
     noise = SeededNoise(guided.resolve_seeds(seeds, n))
-    return Call(image, mask, D, sigmas, run, noise, progress)
+    return Call(image, mask, D, sigmas, run, noise, progress, picture, shown, space)
+
+
+def _walked(space: Any, mask: Tensor) -> Tensor:
+    """The mask as the states of a run are masked; see `Call.mask`."""
+    return (space.from_mask(mask) > 0).to(mask) if space.latent else mask
+
+
+def blank(model: Model, x: Tensor) -> Tensor:
+    """Grey pictures of which states like x (N, c, h, w) could be."""
+    factor = model.space.factor
+    return x.new_zeros(len(x), model.channels, x.shape[2] * factor, x.shape[3] * factor)
 
 
 def told(model: Model, image: Tensor, mask: Tensor | None) -> dict[str, Tensor]:

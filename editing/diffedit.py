@@ -7,7 +7,6 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -118,11 +117,11 @@ def diffedit(
         sampler=sampler, seeds=seeds, progress=progress,
     )  # fmt: skip
     if start == 0:
-        return call.image.clone()
+        return call.picture.clone()
     n, sigmas = len(call.image), guided.start_at(call.sigmas, min(start, float(call.sigmas[0])))
     before, after = bind(model, source, n), bind(model, labels, n, prompt=prompt)
     contrasts = contrast(before, after, call.image, float(sigmas[0]), noise=call.noise, draws=draws)
-    call = replace(call, mask=binary(contrasts, threshold=threshold, grow=grow))
+    call = call.masked(binary(call.space.to_mask(contrasts), threshold=threshold, grow=grow))
     states = diffedit_stream(
         call.D, call.image, call.mask, sigmas, source=before, sampler=call.run, noise=call.noise
     )  # fmt: skip
@@ -159,7 +158,7 @@ def diffedit_mask(
     n = len(call.image)
     before, after = bind(model, source, n), bind(model, labels, n, prompt=prompt)
     contrasts = contrast(before, after, call.image, start, noise=call.noise, draws=draws)
-    return binary(contrasts, threshold=threshold, grow=grow)
+    return binary(call.space.to_mask(contrasts), threshold=threshold, grow=grow)
 
 
 def binary(contrasts: Tensor, *, threshold: float, grow: int) -> Tensor:

@@ -68,9 +68,14 @@ def differential(
         model, image, needed(strength), labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms,
         steps=steps, sampler=sampler, seeds=seeds, progress=progress,
     )  # fmt: skip
-    starts = guided.Schedule.linear().sigma_at(999 * call.mask)
-    starts = torch.where(call.mask.cpu() == 0, 0, starts.clamp(max=model.sigma_max))
-    call = replace(call, image=torch.where(call.mask == 1, 0, call.image))  # nothing of it, not even 1 / sigma_max
+    strength = call.space.from_mask(call.shown)
+    starts = guided.Schedule.linear().sigma_at(999 * strength)
+    starts = torch.where(strength.cpu() == 0, 0, starts.clamp(max=model.sigma_max))
+    call = replace(
+        call,
+        image=torch.where(strength == 1, 0, call.image),  # nothing of it, not even 1 / sigma_max
+        shown=(call.shown > 0).to(call.shown),
+    )
     return _walk(call, starts, call.sigmas)
 
 
@@ -105,11 +110,12 @@ def sweep(
     levels = torch.tensor([start_level(model, s) for s in strengths], dtype=torch.float64)
     (seed,) = guided.resolve_seeds(seeds, 1)
     n = len(strengths)
-    rows = torch.cat([image * (strength != 1) for strength in strengths])  # of strength 1 it has nothing
     call = prepare(
-        model, rows, labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms,
+        model, image.expand(n, -1, -1, -1), labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms,
         steps=steps, sampler=sampler, seeds=[seed] * n, progress=progress,
     )  # fmt: skip
+    some = torch.tensor([strength != 1 for strength in strengths]).reshape(-1, 1, 1, 1)
+    call = replace(call, image=call.image * some.to(call.image.device))  # of strength 1 it has nothing
     sigmas = call.sigmas
     for start in sorted({float(s) for s in levels if s > 0}):
         sigmas = torch.cat([sigmas[sigmas > start * (1 + 1e-3)], guided.start_at(sigmas, min(start, float(sigmas[0])))])
@@ -119,7 +125,8 @@ def sweep(
 def _walk(call: Call, starts: Tensor, sigmas: Tensor) -> Tensor:
     """The finished pictures of `differential_stream`, from the highest start on."""
     if not bool(starts.any()):
-        return call.image.clone()
+        return call.picture.clone()
     sigmas = guided.start_at(sigmas, min(float(starts.max()), float(sigmas[0])))
     states = differential_stream(call.D, call.image, sigmas, starts, noise=call.noise, sampler=call.run)
-    return torch.where((starts == 0).to(call.image.device), call.image, call.finish(states))
+    kept = (starts == 0).flatten(1).all(dim=1).reshape(-1, 1, 1, 1)
+    return torch.where(kept.to(call.picture.device), call.picture, call.finish(states))

@@ -54,6 +54,7 @@ class Features:
     @torch.no_grad()
     def maps(self, image: Tensor) -> list[Tensor]:
         """The blocks' outputs at each level for one picture (1, C, H, W): each (1, c, h, w) float32."""
+        image = self.model.from_images(image)
         kept: list[Tensor] = []
         hooks = [
             self.model.net.output_blocks[b].register_forward_hook(lambda module, args, out: kept.append(out.float()))

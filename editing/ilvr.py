@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from editing.call import Progress, Sampler, prepare
+from editing.call import Call, Progress, Sampler, prepare
 from editing.inputs import read_image
 from editing.operators import Downsample, Operator
-from editing.posterior import residual_of
+from editing.posterior import ddnm, residual_of
 from editing.restore import agree
 from guided import Model, NoiseFn, State, Term
 
@@ -42,6 +42,18 @@ def ilvr_stream(
             goal = y.to(state.x) if s == 0 else y.to(state.x) + s * operator.forward(noise(state.x))
             state.x = state.x + operator.pinv(residual_of(operator, goal, state.x))  # Choi et al. 2021, Alg. 1
         yield state
+
+
+def held_states(call: Call, operator: Operator, y: Tensor, low: float) -> Iterator[State]:
+    """`ilvr_stream` of a call. A model in latents has no noisy pictures to hold: there the estimate of each step is
+    brought to agree (`editing.ddnm`), down to the level `low`.
+    """
+    x = float(call.sigmas[0]) * call.noise(call.image)
+    if not call.space.latent:
+        states = call.run(call.D, x, call.sigmas, noise=call.noise)
+        return ilvr_stream(states, operator, y, noise=call.noise, low=low)
+    held = call.among_images(lambda D: ddnm(D, operator, y))
+    return call.run(lambda x, s: (held if float(s) >= low else call.D)(x, s), x, call.sigmas, noise=call.noise)
 
 
 def ilvr(
@@ -82,7 +94,5 @@ def ilvr(
         model, image, labels=labels, prompt=prompt, guidance_scale=guidance_scale, terms=terms, steps=steps,
         sampler=sampler, seeds=seeds, progress=progress, default="ddpm",
     )  # fmt: skip
-    x = float(call.sigmas[0]) * call.noise(call.image)
-    states = call.run(call.D, x, call.sigmas, noise=call.noise)
-    x = call.finish(ilvr_stream(states, operator, y, noise=call.noise, low=low))
+    x = call.finish(held_states(call, operator, y, low))
     return agree(operator, x, y) if low == 0 else x

@@ -109,7 +109,7 @@ def by_model(
         steps=steps, sampler=sampler, seeds=seeds, progress=progress,
     )  # fmt: skip
     if not bool(call.mask.any()):
-        return call.image.clone()
+        return call.picture.clone()
 
     painted = call.mask > 0
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import guided
-from editing.call import Progress, Sampler, find_sampler, prepare, start_level
+from editing.call import Progress, Sampler, blank, find_sampler, prepare, start_level
 from editing.inputs import read_image
 from editing.invert import invert, levels_up_to
 from guided import Denoiser, Model, NoiseFn, SeededNoise, State, Term
@@ -126,7 +126,7 @@ def interpolate(
     fractions = torch.linspace(0, 1, n, dtype=torch.float64)
     y = None if labels is None and to is None else mix_labels(model, labels, to, len(a), fractions)
     call = prepare(
-        model, torch.zeros_like(a).repeat_interleave(n, 0), labels=y, terms=terms, sampler=run, seeds=seeds, **how
+        model, blank(model, a).repeat_interleave(n, 0), labels=y, terms=terms, sampler=run, seeds=seeds, **how
     )  # fmt: skip
     sigmas = levels_up_to(call.sigmas, start_level(model, strength))
     return call.finish(
@@ -166,7 +166,7 @@ def check_ends(ends: list[Any]) -> list[Any]:
 def _drawn(model: Model, ends: list[Any], sigma: float) -> tuple[Tensor, Tensor]:
     """Both ends as noisy pictures of one shape: a seed becomes its noise at level sigma."""
     size = model.image_size
-    like = next((end for end in ends if not _is_seed(end)), torch.empty(1, model.channels, size, size))
+    like = next((end for end in ends if not _is_seed(end)), torch.empty(1, *model.space.shape(size, size)))
     a, b = (sigma * SeededNoise([end])(like[:1].to(model.device)) if _is_seed(end) else end for end in ends)
     return torch.broadcast_tensors(a, b)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import guided
-from editing.call import Progress, Sampler, find_sampler, prepare, start_level, ticked
+from editing.call import Progress, Sampler, blank, find_sampler, prepare, start_level, ticked
 from guided import Denoiser, Model, State, Term
 
 
@@ -175,7 +175,7 @@ def reconstruct(
     )  # fmt: skip
     to = labels if to is None else to
     call = prepare(
-        model, torch.zeros_like(x), labels=to, prompt=prompt, guidance_scale=guidance_scale, terms=terms, steps=steps,
+        model, blank(model, x), labels=to, prompt=prompt, guidance_scale=guidance_scale, terms=terms, steps=steps,
         sampler=back, seeds=seeds, progress=progress,
     )  # fmt: skip
     sigmas = levels_up_to(call.sigmas, start_level(model, strength, sigma))

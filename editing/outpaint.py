@@ -118,13 +118,13 @@ def outpaint(
         default="ddpm" if repainted else "ddim", spacing="uniform" if plan else None,
     )  # fmt: skip
     if not bool(mask.any()):
-        return call.image.clone()
+        return call.picture.clone()
 
     def D_at(at: Place) -> Denoiser:  # a network that is told what is known is told it of its window
         part = told(model, call.image[at], call.mask[at])
         return bind(model, labels, len(call.image), run=call.run, **how, **part) if part else call.D
 
-    D = tiled(D_at, model.image_size, overlap=overlap)
+    D = tiled(D_at, model.image_size // call.space.factor, overlap=overlap)
     if repainted:
         jump, resample = (plan.jump, plan.resample) if plan else (10, 10)
         states = repaint_stream(

@@ -201,7 +201,7 @@ def repaint(
         spacing="uniform" if isinstance(steps, int) else None,
     )  # fmt: skip
     if not bool(call.mask.any()):
-        return call.image.clone()
+        return call.picture.clone()
     states = repaint_stream(
         call.D, call.image, call.mask, call.sigmas, jump=jump, resample=resample, noise=call.noise,
         sampler=first_order(call.run),

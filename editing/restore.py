@@ -117,6 +117,7 @@ def restore(
         operator: `editing.operators.Mask`, `Downsample`, `Blur`, or any other `Operator`.
         rule: "ddnm" (one network call a step, nothing more; with resample > 1 the nearest to the exact conditional
             distribution), "pigdm" (a backward pass a step), "mmps" (more of them) or "dps"; see `measured`.
+            A model in latents decodes its estimate for each, and by "ddnm" encodes it again; "mmps" it cannot.
         sigma_y: the measurement's noise; 0 is none.
         jump, resample: see `travel_stream`. None walks three times, which makes 146 steps of 50; but once with a
             sampler of higher order, or where no jump fits.
@@ -136,18 +137,20 @@ def restore(
     if not bool(y.isfinite().all()):
         raise ValueError("the measurement holds values that are not finite")
     y = y.to(model.device)
-    options = {"sigma_y": sigma_y, "sigma_data": model.sigma_data}
+    if rule == "mmps" and model.space.latent:
+        raise ValueError("the rule 'mmps' needs a model of pixels: with latents use 'ddnm', 'pigdm' or 'dps'")
+    options = {"sigma_y": sigma_y, "sigma_data": 0.5 if model.space.latent else model.sigma_data}
     term = None if rule == "ddnm" else measured(operator, y, rule=rule, **options)
     call = prepare(
         model, operator.pinv(y).clamp(-1, 1), labels=labels, prompt=prompt, guidance_scale=guidance_scale,
         terms=(*terms, *([] if term is None else [term])), steps=steps, sampler=sampler, seeds=seeds,
         progress=progress, default="ddpm",
     )  # fmt: skip
-    residual_of(operator, y, call.image)  # says what does not fit
+    residual_of(operator, y, call.picture)  # says what does not fit
     if resample is None:
         resample = 3 if is_first_order(call.run) and jump < len(call.sigmas) - 1 else 1
     check_travel(call.run, len(call.sigmas) - 1, jump, resample)
-    D = ddnm(call.D, operator, y, **options) if term is None else call.D
+    D = call.among_images(lambda D: ddnm(D, operator, y, **options)) if term is None else call.D
     x = float(call.sigmas[0]) * call.noise(call.image)
     states = travel_stream(D, x, call.sigmas, jump=jump, resample=resample, noise=call.noise, sampler=call.run)
     x = call.finish(states)

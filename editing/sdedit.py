@@ -102,7 +102,7 @@ def sdedit(
         sampler=sampler, seeds=seeds, progress=progress,
     )  # fmt: skip
     if start == 0 or (call.mask is not None and not bool(call.mask.any())):
-        return call.image.clone()
+        return call.picture.clone()
     sigmas = guided.start_at(call.sigmas, min(start, float(call.sigmas[0])))
     if strength == 1 and sigma is None and call.mask is None:
         call = replace(call, image=torch.zeros_like(call.image))  # nothing of it, not even 1 / sigma_max

@@ -78,8 +78,9 @@ def translate(
     Args:
         model: of pictures like the image.
         image: as `editing.inputs.read_image` takes it.
-        target: of pictures like the result; as many channels, another chain and parametrization if it likes. Its levels
-            meet the model's at the lower of the two sigma_max.
+        target: of pictures like the result; as many channels (and the same autoencoder, where it works in latents),
+            another chain and parametrization if it likes. Its levels meet the model's at the lower of the two
+            sigma_max.
         to: its classes, as `labels`, which are the model's.
         evaluations: of the model, a step up.
         prompt: the target's.
@@ -97,11 +98,15 @@ def translate(
     """
     image = read_image(model, image)
     read_image(target, image)  # says what does not fit
+    if not model.space.is_that_of(target.space):
+        raise ValueError(
+            "the two models' noise lies in different spaces: both need pixels or one and the same autoencoder"
+        )
     down = prepare(
         target, image, labels=to, prompt=prompt, guidance_scale=guidance_scale, terms=terms, steps=steps,
         sampler=sampler, seeds=seeds, progress=progress,
     )  # fmt: skip
-    up = prepare(model, down.image, labels=labels, steps=steps, seeds=down.noise.seeds)
+    up = prepare(model, down.picture, labels=labels, steps=steps, seeds=down.noise.seeds)
     top = min(float(up.sigmas[0]), float(down.sigmas[0]))
     states = translate_stream(
         up.D, down.D, up.image, levels_up_to(up.sigmas, top), levels_up_to(down.sigmas, top),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import guided
 from editing.call import Progress, Sampler, prepare
-from editing.ilvr import ilvr_stream
+from editing.ilvr import held_states
 from editing.inputs import check_range
 from editing.operators import Downsample
 from editing.restore import agree, restore
@@ -85,9 +85,7 @@ def by_ilvr(model: Model, small: Tensor, operator: Downsample, *, low: float = 0
     if not low >= 0:
         raise ValueError(f"low must be at least 0, a noise level, got {low}")
     call = prepare(model, operator.pinv(small), default="ddpm", **how)
-    x = float(call.sigmas[0]) * call.noise(call.image)
-    states = call.run(call.D, x, call.sigmas, noise=call.noise)
-    x = call.finish(ilvr_stream(states, operator, small, noise=call.noise, low=low))
+    x = call.finish(held_states(call, operator, small, low))
     return agree(operator, x, small) if low == 0 else x
 
 
