@@ -6,11 +6,12 @@ images = guided.sample(model, ["cat-face", "heart"], guidance_scale=2.0, seeds=0
 guided.save_grid(images, "two.png")
 """
 
-from guided import levels, losses, networks, openai, presets, samplers, terms
+from guided import evaluation, levels, losses, networks, openai, presets, samplers, terms
 from guided.binding import denoiser
 from guided.cascade import Stage, cascade
 from guided.checkpoint import load, save
 from guided.data import Batches, Images
+from guided.evaluate import evaluate
 from guided.guidance import (
     Anneal,
     Term,
@@ -71,9 +72,9 @@ __all__ = [
     "Schedule", "SeededNoise", "Segments", "Stage", "State", "Term", "Trace", "annealed_langevin", "bits_per_dim",
     "cascade", "cfg", "clamp", "ddim", "ddpm", "denoiser", "derive_seed", "dpm2", "dpm2_ancestral", "dpmpp_2m",
     "dpmpp_2m_sde", "dpmpp_2s_ancestral", "dpmpp_3m_sde", "dpmpp_sde", "dynamic_threshold", "euler", "euler_ancestral",
-    "guide", "heun", "langevin", "last", "levels", "lms", "load", "losses", "networks", "openai", "presets",
-    "read_metadata", "read_pictures", "resolve_seeds", "sample", "samplers", "save", "save_grid", "save_png",
-    "start_at", "stream", "strength_to_sigma", "terms", "to_pil", "to_tensor", "train", "unipc",
+    "evaluate", "evaluation", "guide", "heun", "langevin", "last", "levels", "lms", "load", "losses", "networks",
+    "openai", "presets", "read_metadata", "read_pictures", "resolve_seeds", "sample", "samplers", "save", "save_grid",
+    "save_png", "start_at", "stream", "strength_to_sigma", "terms", "to_pil", "to_tensor", "train", "unipc",
     "Anneal", "anneal_noise", "annealed", "apg", "backward", "cfg_zero", "cfgpp", "compose", "particles", "recurrent",
     "scales", "zero_init",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ The names beside `evaluate` are those of `guided.evaluation`; importing them pul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from guided.evaluation.pictures import Pictures, from_tensor
 from guided.evaluation.report import Report, Row
 from guided.evaluation.scores import Matcher, clip_score, inception_score, share_right
 
-__all__ = ["evaluate", "MEASURES", *_names]
+__all__ = ["MEASURES", "evaluate", *_names]
 
 MEASURES = {
     "frechet": "Frechet distance",
@@ -36,7 +36,7 @@ MEASURES = {
     "recall": "recall",
     "density": "density",
     "coverage": "coverage",
-    "memory": "nearer to a training picture than usual",
+    "memory": "nearer to a training picture",
     "inception": "Inception score",
     "accuracy": "found in the asked class",
     "clip": "CLIP score",
@@ -90,7 +90,7 @@ def evaluate(
     if train is not None:
         sets[TRAIN] = _pictures(train, TRAIN)
     features = [colours()] if features is None else [features] if isinstance(features, Features) else list(features)
-    wanted = _wanted(measures, sets, features, judge, clip)
+    wanted = check_needs(measures, sets[SAMPLES], sets[REFERENCE], sets.get(TRAIN), features, judge, clip)
     sets = {of: pictures.shuffled(seed) if len(pictures) else pictures for of, pictures in sets.items()}
     interval = {"draws": draws, "level": level, "seed": seed}
     look = {"batch_size": batch_size, "progress": progress}
@@ -116,37 +116,49 @@ def _pictures(given: Pictures | Tensor, name: str) -> Pictures:
     return given if isinstance(given, Pictures) else from_tensor(given, name)
 
 
-def _wanted(measures, sets, features, judge, clip) -> list[str]:
-    """The measures to take, once all that they need is there."""
-    samples, reference = sets[SAMPLES], sets[REFERENCE]
-    lacks = {name: [] if len(reference) else ["reference pictures (the file holds statistics)"] for name in COMPARED}
-    if not len(reference) and all(f.name == INCEPTION for f in features):
-        lacks["frechet"] = []
-    lacks["memory"] = [what for what, there in (("training pictures", TRAIN in sets), *_some(reference)) if not there]
-    logits = judge is not None and judge.logits is not None
-    lacks["inception"] = [] if logits else ["a judge"]
-    known = samples.labels is not None
-    lacks["accuracy"] = [] if logits and judge.class_names and known else ["a judge with classes, and labelled samples"]
-    lacks["clip"] = [] if clip and (samples.captions or known) else ["a CLIP, and captions or classes of the samples"]
-    lacks["cas"] = [] if known and reference.labels is not None else ["labels of the samples and of the reference"]
-    if measures is None:
-        return [name for name in MEASURES if not lacks[name] and name not in ("infinity", "cas")]
-    for name in measures:
+def check_needs(
+    measures: Sequence[str] | None,
+    samples: Pictures,
+    reference: Pictures,
+    train: Pictures | None,
+    features: Sequence[Features],
+    judge: Features | None,
+    clip: Matcher | None,
+) -> list[str]:
+    """The measures to take, once all that they need is there; nothing is read of the pictures.
+
+    Raises:
+        ValueError: an unknown measure, or what one lacks.
+    """
+    known, statistics_fit = samples.labels is not None, all(f.name == INCEPTION for f in features)
+    pictures = [] if len(reference) else ["reference pictures, not their statistics"]
+    judging = judge is not None and judge.logits is not None
+    lacks = dict.fromkeys(COMPARED, pictures)
+    lacks["frechet"] = [] if statistics_fit else pictures
+    lacks["memory"] = pictures + ([] if train is not None else ["training pictures"])
+    lacks["inception"] = [] if judging else ["a judge"]
+    lacks["accuracy"] = [] if judging and judge.class_names and known else ["a judge with classes", "labelled samples"]
+    lacks["clip"] = [] if clip is not None and (samples.captions or known) else ["a CLIP", "captions or labels"]
+    lacks["cas"] = [] if known and reference.labels is not None else ["labels of samples and of reference pictures"]
+    counts = [len(pictures) for pictures in (samples, reference, train) if pictures]  # 0 is statistics
+    for name, least in {"infinity": 16, **dict.fromkeys(("precision", "recall", "density", "coverage"), 12)}.items():
+        if counts and min(counts) < least:  # intervals take halves of them
+            lacks[name] = [*lacks[name], f"{least} pictures or more of each set"]
+    for name in measures or ():
         if name not in MEASURES:
             raise ValueError(f"unknown measure {name!r}; there are {', '.join(MEASURES)}")
         if lacks[name]:
             raise ValueError(f"the measure {name!r} needs {' and '.join(lacks[name])}")
-    return list(measures)
-
-
-def _some(reference: Pictures) -> Iterable[tuple[str, bool]]:
-    return (("reference pictures", len(reference) > 0),)
+    usual = [name for name in MEASURES if not lacks[name] and name not in ("infinity", "cas")]
+    return usual if measures is None else list(measures)
 
 
 def _compared(found, statistics, name, wanted, equal, interval, progress) -> list[Row]:
     """Distances of features to the reference's: of the samples and, where they are there, of the training pictures."""
-    if REFERENCE not in found:
-        return _to_statistics(found, statistics, name, interval)
+    if statistics is not None and name == INCEPTION and (REFERENCE not in found or not equal):
+        rest = [measure for measure in wanted if measure != "frechet"] if REFERENCE in found else []
+        rows = _to_statistics(found, statistics, name, interval) if "frechet" in wanted else []
+        return rows + (_compared(found, None, name, rest, equal, interval, progress) if rest else [])
     others = [of for of in (SAMPLES, TRAIN) if of in found]
     order = [*others, REFERENCE]
     names = [m for m in COMPARED if m in wanted]
@@ -205,7 +217,7 @@ def _remembered(found, name, interval) -> list[Row]:
     counts = [len(found[SAMPLES]), len(found[REFERENCE])]
     shares = {f"{k} {who}": n for k in ("near", "copy") for who, n in zip(("samples", "held-out"), counts, strict=True)}
     result = estimates(statistic, counts, shares=shares, **interval)
-    words = {"near": "nearer to a training picture than their median", "copy": "than their 5th percentile"}
+    words = {"near": "nearer to a training picture than their median", "copy": "nearer than their 5th percentile"}
     of = {"samples": SAMPLES, "held-out": REFERENCE, "gap": "difference"}
     return [
         Row(words[key.split()[0]], of[key.split()[1]], name, estimate, (*counts, len(train)))

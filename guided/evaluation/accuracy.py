@@ -43,7 +43,7 @@ def classification_accuracy(
         ValueError: a set has no labels, or the classes differ.
 
     Source:
-        Ravuri & Vinyals 2019, section 3.
+        Ravuri & Vinyals 2019.
     """
     import timm
 

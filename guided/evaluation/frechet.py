@@ -65,7 +65,7 @@ def frechet(p: Gaussian, q: Gaussian) -> float:
         ValueError: the two have different dimensions.
 
     Source:
-        Dowson & Landau 1982; Heusel et al. 2017, eq. 6.
+        Dowson & Landau 1982; Heusel et al. 2017, there called FID.
     """
     if len(p.mean) != len(q.mean):
         raise ValueError(f"features of {len(p.mean)} and {len(q.mean)} dimensions cannot be compared")
@@ -75,7 +75,7 @@ def frechet(p: Gaussian, q: Gaussian) -> float:
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """`frechet` of the Gaussians of two sets of features (N, D) and (M, D).
+    """`frechet` of the Gaussians of two sets of features (N, D) and (M, D): FID, with those of Inception.
 
     Its expectation lies above the true distance by about c / N + c' / M: compare figures of equal counts only
     (Chong & Forsyth 2020), or see `frechet_infinity`.
@@ -94,7 +94,7 @@ def frechet_infinity(a: Tensor, b: Tensor, parts: int = 4) -> float:
         parts: at least 2; the smallest blocks must have two rows.
 
     Source:
-        Chong & Forsyth 2020, section 4, there with one set growing and the other fixed.
+        Chong & Forsyth 2020, there with one set growing and the other fixed.
     """
     n = min(len(a), len(b))
     if parts < 2 or n // parts < 2:

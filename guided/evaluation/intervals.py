@@ -68,7 +68,9 @@ def estimates(
         sd = float(torch.tensor(drawn[name], dtype=torch.float64).std())
         low, high = value - z * sd, value + z * sd
         if shares and name in shares:
-            low, high = wilson(value, min(shares[name], value * (1 - value) / sd**2 if sd else shares[name]), z)
+            spread = value * (1 - value)
+            count = min(shares[name], spread / sd**2) if sd and spread else shares[name]
+            low, high = wilson(value, max(count, 1.0), z)
         found[name] = Estimate(value, sd, low, high)
     return found
 

@@ -17,7 +17,7 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
         a, b: (N, D) and (M, D), N and M at least 2.
 
     Source:
-        Binkowski et al. 2018, section 4; Gretton et al. 2012, lemma 6.
+        Binkowski et al. 2018; Gretton et al. 2012 (the unbiased estimate).
     """
     if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"two sets of at least 2 rows and equal width are needed, got {a.shape} and {b.shape}")

@@ -35,7 +35,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
         k: a ball reaches to the k-th neighbour of its own set.
 
     Source:
-        Kynkäänniemi et al. 2019, eq. 1-2.
+        Kynkäänniemi et al. 2019.
     """
     apart = distances(fake, real)
     precision = (apart <= radii(real, k)).any(dim=1)
@@ -54,7 +54,7 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, flo
         real, fake: (N, D) and (M, D).
 
     Source:
-        Naeem et al. 2020, eq. 3-4.
+        Naeem et al. 2020.
     """
     inside = distances(fake, real) <= radii(real, k)
     return float(inside.double().sum(dim=1).mean() / k), float(inside.any(dim=0).double().mean())

@@ -57,14 +57,15 @@ class Report:
     def table(self) -> str:
         """A table in Markdown: a line a measure, a column for each thing measured."""
         columns = list(dict.fromkeys(row.of for row in self.rows))
-        lines: dict[tuple[str, str, tuple[int, ...]], dict[str, str]] = {}
+        lines: dict[tuple[str, str], dict[str, Row]] = {}
         for row in self.rows:
-            lines.setdefault((row.measure, row.features, row.counts), {})[row.of] = shown(row.estimate)
+            lines.setdefault((row.measure, row.features), {})[row.of] = row
         head = ["measure", "features or judge", *columns, "pictures"]
         text = [head, ["---"] * len(head)]
-        for (measure, features, counts), cells in lines.items():
-            each = " and ".join(map(str, dict.fromkeys(counts)))
-            text.append([measure, features, *(cells.get(column, "") for column in columns), each])
+        for (measure, features), found in lines.items():
+            counts = dict.fromkeys(count for row in found.values() for count in row.counts)
+            cells = [shown(found[column].estimate) if column in found else "" for column in columns]
+            text.append([measure, features, *cells, ", ".join(map(str, counts))])
         return "\n".join(f"| {' | '.join(cells)} |" for cells in text)
 
     def to_dict(self) -> dict[str, Any]:

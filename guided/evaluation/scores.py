@@ -52,6 +52,6 @@ def clip_score(cosines: Tensor) -> float:
     """100 max(cos, 0), the mean over pictures and their texts.
 
     Source:
-        Hessel et al. 2021, section 3, with 100 in place of 2.5, as most programs have it.
+        Hessel et al. 2021, with 100 in place of 2.5, as most programs have it.
     """
     return float(100 * cosines.double().clamp(min=0).mean())

@@ -1,0 +1,253 @@
+"""What `guided evaluate` compares: real pictures, features and judges by their names, and samples."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from guided.commands.draw import load_models
+from guided.commands.options import steps_of, typed_options
+from guided.evaluate import INCEPTION, check_needs
+from guided.evaluation import Features, Matcher, Pictures, draw, open_pictures
+from guided.evaluation import features as known
+from guided.evaluation.inception import inception_features
+from guided.folders import SPLITS, splits
+from guided.model import Model
+from guided.presets import PRESETS
+from guided.sampling import stream
+
+READING = ("label", "other", "min_per_class", "background")
+MOST = 10_000  # samples that are drawn unasked
+WORK = Path("runs") / "evaluate"
+
+
+class Measured:
+    """Everything that an evaluation needs, read and checked; only the samples of a model are not drawn yet.
+
+    Attributes:
+        model: None where the samples are pictures that are there.
+        reference, train: real pictures; train is None where there are none.
+        features, judge, clip, measures: as `guided.evaluate` takes them.
+    """
+
+    def __init__(self, args: argparse.Namespace, device: str):
+        self.args, self.device = args, device
+        self.model = self._model()
+        self._given = None if self.model is not None else self._pictures(args.samples, None, args.size)
+        self.reference, self.train = self._real()
+        self.features = [features_of(text, device) for text in split_names(args.features)]
+        self.judge = None if args.judge is None else judge_of(args.judge, device)
+        self.clip = None if args.clip is None else clip_of(args.clip, device)[1]
+        self.measures = None if args.measures is None else [m.strip() for m in args.measures.split(",")]
+        if self.reference.count == 0 and any(f.name != INCEPTION for f in self.features):
+            raise ValueError(f"{args.data} holds statistics of Inception features only: --features inception:FILE")
+        if self.model is not None:
+            self.labels, self.prompts = self._asked()
+            self.how = self._how()
+            first = slice(0, 1)  # says what does not fit, before there is a folder
+            labels = None if self.labels is None else self.labels[first]
+            stream(self.model, labels, n=1, prompt=self.prompts and self.prompts[first], seeds=[0], **self.how)
+        self.features = [f.fitted(self.train or self.reference) for f in self.features]
+        check_needs(self.measures, self._outline(), self.reference, self.train, self.features, self.judge, self.clip)
+
+    def samples(self) -> Pictures:
+        """The pictures to measure, drawn where they are not there yet."""
+        if self.model is None:
+            return self._given
+        args = self.args
+        folder = self.folder()
+        print(f"{self.count} samples on {self.device}, in {folder}", file=sys.stderr, flush=True)
+        return draw(
+            self.model, folder, self.count, labels=self.labels, prompts=self.prompts, seed=args.seed,
+            batch_size=min(args.batch_size, self.count), name=Path(args.samples).name, **self.how,
+        )  # fmt: skip
+
+    @property
+    def count(self) -> int:
+        """Samples of a model."""
+        return self.args.n or min(self.reference.count or MOST, MOST)
+
+    def folder(self) -> Path:
+        """Where a model's samples stay: named after the model and a digest of the settings, or as --work says."""
+        if self.args.work is not None:
+            return Path(self.args.work)
+        args = self.args
+        said = [self.how, self.asked, args.seed, args.batch_size, args.dtype, Path(args.data).stem, args.split]
+        digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
+        return WORK / f"{Path(args.samples).name}-{digest}"
+
+    def about(self) -> dict[str, Any]:
+        """What decides the figures, for the report."""
+        about = {"data": Path(self.args.data).name, "samples": Path(self.args.samples).name}
+        if self.model is None:
+            return about
+        return {**about, "drawing": {**self.how, "labels": self.asked, "n": self.count, "dtype": self.args.dtype}}
+
+    def said(self, samples: Pictures) -> str:
+        """A line above the table."""
+        how = ""
+        if self.model is not None:
+            h = self.how
+            how = f" ({h['sampler']}, {h['steps']} steps, guidance {h['guidance_scale']:g}, seed {self.args.seed})"
+        real = f"{self.reference.count} reference pictures" if self.reference.count else "statistics"
+        train = f", {self.train.count} training pictures" if self.train else ""
+        return f"{samples.count} samples of {samples.name}{how}; {self.reference.name}: {real}{train}\n"
+
+    # ------------------------------------------------------------------ reading
+
+    def _model(self) -> Model | None:
+        source = self.args.samples
+        if Path(source).exists() and not (Path(source) / "config.json").exists():
+            return None if Path(source).name != "model.safetensors" else self._load(source)
+        return self._load(source)
+
+    def _load(self, source: str) -> Model:
+        return load_models(source, None, device=self.device, dtype=self.args.dtype)[0]
+
+    def _reading(self) -> dict[str, Any]:
+        """How classes are read: the flags, else as the model's training read them."""
+        given = {name: getattr(self.args, name) for name in READING if getattr(self.args, name) is not None}
+        if self.model is None:
+            return given
+        told = self.model.provenance.get("arguments", {})
+        preset = PRESETS.get(told.get("preset"))
+        was = dict(preset.data) if preset else {}
+        was = {name: value for name, value in was.items() if name in READING}
+        was |= {name: told[name] for name in READING if told.get(name) is not None}
+        names = {"class_names": self.model.class_names} if self.model.class_names else {}
+        return {**was, **names, **given}
+
+    def _pictures(self, path: str, split: str | None, size: int | None) -> Pictures:
+        return open_pictures(path, size=size, split=split, reading=self._reading())
+
+    def _real(self) -> tuple[Pictures, Pictures | None]:
+        """(reference, training pictures or None)."""
+        args = self.args
+        size = args.size or (self.model.image_size if self.model is not None else None)
+        if Path(args.data).suffix == ".npz":
+            return self._pictures(args.data, None, None), None
+        there = splits(args.data)
+        held_out = [name for name in ("test", *SPLITS) if name in there and name != "train"]
+        split = args.split or (held_out[0] if held_out else None)
+        train = args.train_split or ("train" if "train" in there and split != "train" else "none")
+        reference = self._pictures(args.data, split, size)
+        return reference, None if train == "none" else self._pictures(args.data, train, size)
+
+    # ------------------------------------------------------------------ drawing
+
+    def _how(self) -> dict[str, Any]:
+        args = self.args
+        return {
+            "steps": steps_of(args.steps),
+            "sampler": args.sampler,
+            "spacing": args.spacing,
+            "guidance_scale": args.guidance_scale,
+            "window": args.window,
+            **typed_options(args.sampler, args.option),
+        }
+
+    @property
+    def asked(self) -> str:
+        """Whose classes and captions samples are asked for."""
+        return self.args.labels or ("train" if self.train is not None else "reference")
+
+    def _asked(self) -> tuple[torch.Tensor | None, list[str] | None]:
+        """Labels and prompts of the samples: those of real pictures in random order, begun again where they end."""
+        n, model, asked = self.count, self.model, self.asked
+        if asked == "none":
+            if model.class_names and model.null_label is None:
+                raise ValueError(f"{self.args.samples} has no null class: it cannot draw pictures of no class")
+            return None, None
+        if asked == "even":
+            return (torch.arange(n) % len(model.class_names) if model.class_names else None), None
+        real = self.train if asked == "train" else self.reference
+        if real is None:
+            raise ValueError("--labels train needs training pictures: a split of that name, or --train-split")
+        order = torch.randperm(real.count, generator=torch.Generator().manual_seed(self.args.seed)).tolist()
+        order = [order[i % len(order)] for i in range(n)] if order else []
+        prompts = labels = None
+        if "text" in model.conditions:
+            if not real.captions:
+                raise ValueError(f"{self.args.samples} takes text, and {self.args.data} has no captions: --labels none")
+            prompts = [real.captions[i] for i in order]
+        if model.class_names:
+            if real.labels is None or list(real.class_names) != model.class_names:
+                raise ValueError(f"{self.args.data} has not the model's classes: --labels even asks for all equally")
+            labels = real.labels[order]
+        return labels, prompts
+
+    def _outline(self) -> Pictures:
+        """What is known of the samples before they are drawn."""
+        if self.model is None:
+            return self._given
+        names = () if self.labels is None else tuple(self.model.class_names)
+        captions = None if self.prompts is None else tuple(self.prompts)
+        return Pictures("samples", self.count, lambda indices: torch.empty(0), self.labels, names, captions)
+
+
+# ---------------------------------------------------------------------- features by name
+
+
+def split_names(text: str) -> list[str]:
+    """The names between commas.
+
+    Raises:
+        ValueError: there are none.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ValueError("--features names nothing")
+    return names
+
+
+def features_of(text: str, device: str) -> Features:
+    """Features by their name on the command line.
+
+    Raises:
+        ValueError: unknown.
+        FileNotFoundError: their weights are not there.
+    """
+    components = re.fullmatch(r"pca(\d+)\+(.+)", text)
+    if components:
+        return known.pca(features_of(components[2], device), int(components[1]))
+    kind, _, rest = text.partition(":")
+    if kind in ("colours", "averages"):
+        if rest and not rest.isdecimal():
+            raise ValueError(f"{kind} takes a number of parts a side, such as {kind}:8, got {rest!r}")
+        make = {"colours": known.colours, "averages": known.averages}[kind]
+        return make(int(rest)) if rest else make()
+    if kind not in ("inception", "timm", "clip", "classifier") or not rest:
+        names = "colours, averages, inception:FILE, timm:NAME, clip:NAME, classifier:NAME, pca64+FEATURES"
+        raise ValueError(f"unknown features {text!r}; there are {names}")
+    if kind == "inception":
+        return inception_features(rest, device=device)
+    if kind == "timm":
+        name, _, weights = rest.partition(":")
+        return known.timm_features(name, weights or None, device=device)
+    return clip_of(rest, device)[0] if kind == "clip" else judge_of(rest, device)
+
+
+def judge_of(name: str, device: str) -> Features:
+    """A classifier as features and judge."""
+    import classifiers
+    from classifiers.features import features
+
+    return features(classifiers.load(name, device=device), Path(name).name)
+
+
+def clip_of(text: str, device: str) -> tuple[Features, Matcher]:
+    """A CLIP as features and matcher: NAME or NAME:WEIGHTS."""
+    import classifiers
+    from classifiers.features import clip_features, matcher
+
+    name, _, weights = text.partition(":")
+    net = classifiers.Clip(name, pretrained=weights or None, cutouts=0, device=device).net
+    said = Path(name).name + (f" {Path(weights).name}" if weights else "")
+    return clip_features(net, said), matcher(net, said)

@@ -1,0 +1,352 @@
+"""Sets of pictures, features and whole evaluations."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import guided
+from guided.evaluate import MEASURES
+from guided.evaluation import (
+    Features,
+    Gaussian,
+    Matcher,
+    averages,
+    classification_accuracy,
+    colours,
+    draw,
+    extract,
+    frechet,
+    from_npz,
+    from_tensor,
+    inception,
+    open_pictures,
+    pca,
+    share_right,
+)
+from guided.evaluation.features import by_class
+from guided.evaluation.weights import read_weights
+from guided.networks import UNet, UNetConfig
+
+
+def toy_model() -> guided.Model:
+    torch.manual_seed(0)
+    trunk = {"model_channels": 32, "num_res_blocks": 1, "channel_mult": (1,), "attention_resolutions": ()}
+    net = UNet(UNetConfig(in_channels=48, out_channels=48, num_classes=3, **trunk))
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.05)
+    names = ["red", "blue"]
+    model = guided.Model(net, parametrization="edm", image_size=16, patch=4, class_names=names, null_class=True)
+    return model.eval().requires_grad_(False)
+
+
+def squares(n: int, seed: int, classes: int = 2, size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures of one colour a class, with noise: (n, 3, size, size) in [-1, 1], and their labels."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % classes
+    colour = torch.tensor([[0.8, -0.5, -0.5], [-0.5, 0.3, 0.8], [-0.6, 0.7, -0.6]])[y]
+    shade = 0.3 * torch.randn(n, 3, 1, 1, generator=generator)
+    x = colour[:, :, None, None] + shade + 0.05 * torch.randn(n, 3, size, size, generator=generator)
+    return x.clamp(-1, 1), y
+
+
+def pictures(n: int, seed: int, **own):
+    x, y = squares(n, seed)
+    return from_tensor(x, f"set {seed}", labels=y, class_names=("red", "blue"), **own)
+
+
+def reddish() -> Features:
+    """A judge that looks at the mean colour."""
+    logits = lambda x: 8 * torch.stack([x[:, 0], x[:, 2]], 1).mean(dim=(2, 3))  # noqa: E731
+    return Features("mean colour", logits, logits, ("red", "blue"))
+
+
+# ---------------------------------------------------------------------- pictures
+
+
+def test_a_folder_is_read_with_its_classes(tmp_path):
+    x, y = squares(6, 0)
+    for i, (picture, label) in enumerate(zip(x, y.tolist(), strict=True)):
+        guided.save_png(picture, tmp_path / ("red", "blue")[label] / f"{i}.png")
+    found = open_pictures(tmp_path)
+    assert (len(found), found.class_names) == (6, ("blue", "red"))
+    red = found.read([i for i, label in enumerate(found.labels.tolist()) if label == 1])
+    assert bool((red[:, 0].float().mean(dim=(1, 2)) > red[:, 2].float().mean(dim=(1, 2))).all())
+    again = torch.cat(list(found.batches(4)))
+    assert torch.equal(((again + 1) * 127.5).round().byte(), found.read(range(6)))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_reference_batches_of_guided_diffusion(tmp_path, save):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    mean, cov = np.arange(3.0), np.diag([1.0, 2.0, 3.0])
+    save(
+        tmp_path / "ref.npz", arr_0=pixels, arr_1=np.array([0, 1, 2, 1, 0]), mu=mean, sigma=cov, mu_s=mean, sigma_s=cov
+    )
+    found = from_npz(tmp_path / "ref.npz")
+    assert torch.equal(found.read([3, 0]), torch.from_numpy(pixels[[3, 0]].transpose(0, 3, 1, 2)))
+    assert found.labels.tolist() == [0, 1, 2, 1, 0]
+    other = Gaussian.from_moments(torch.zeros(3), torch.from_numpy(cov))
+    assert frechet(found.statistics, other) == pytest.approx(5)
+
+
+def test_files_of_statistics_and_other_arrays(tmp_path):
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3))
+    assert len(from_npz(tmp_path / "stats.npz")) == 0
+    np.savez(tmp_path / "other.npz", arr_0=np.zeros((4, 8, 8, 3)))
+    with pytest.raises(ValueError, match="uint8, got float64"):
+        from_npz(tmp_path / "other.npz")
+    np.savez(tmp_path / "odd.npz", x=np.zeros(3))
+    with pytest.raises(ValueError, match="wanted is arr_0, or mu and sigma"):
+        from_npz(tmp_path / "odd.npz")
+    (tmp_path / "no.npz").write_text("no")
+    with pytest.raises(ValueError, match="is not an"):
+        from_npz(tmp_path / "no.npz")
+
+
+def test_shuffling_keeps_pictures_and_labels_together():
+    given = pictures(20, 1)
+    mixed = given.shuffled(3, 12)
+    assert len(mixed) == 12
+    assert not torch.equal(mixed.labels, given.labels[:12])
+    red = mixed.read(range(12))[:, 0].float().mean(dim=(1, 2)) > mixed.read(range(12))[:, 2].float().mean(dim=(1, 2))
+    assert torch.equal(red, mixed.labels == 0)
+
+
+# ---------------------------------------------------------------------- drawing
+
+
+def test_drawing_goes_on_and_is_the_same_as_sampling(tmp_path):
+    model = toy_model()
+    how = {"steps": 3, "sampler": "ddim", "guidance_scale": 1.5}
+    labels = [0, 1, 1, 0, 1]
+    first = draw(model, tmp_path / "w", 3, labels=labels[:3], seed=5, batch_size=2, progress=False, **how)
+    untouched = (tmp_path / "w" / "000000.npy").stat().st_mtime_ns
+    whole = draw(model, tmp_path / "w", 5, labels=labels, seed=5, batch_size=2, progress=False, **how)
+    assert (tmp_path / "w" / "000000.npy").stat().st_mtime_ns == untouched
+    straight = guided.sample(model, torch.tensor(labels), seeds=5, **how)
+    expected = ((straight + 1) * 127.5).round().byte().expand(-1, 3, -1, -1)
+    assert (whole.read(range(5)).int() - expected.int()).abs().max() <= 1
+    assert torch.equal(first.read(range(3)), whole.read(range(3)))
+    assert whole.labels.tolist() == labels
+    less = draw(model, tmp_path / "w", 2, labels=labels[:2], seed=5, batch_size=2, progress=False, **how)
+    assert len(less) == 2
+
+
+def test_a_folder_of_other_samples_is_refused(tmp_path):
+    model = toy_model()
+    draw(model, tmp_path / "w", 2, labels=[0, 1], progress=False, steps=2)
+    for change, word in (
+        ({"steps": 3}, "how"),
+        ({"steps": 2, "seed": 9}, "seed"),
+        ({"steps": 2, "labels": [1, 1]}, "lab"),
+    ):
+        with pytest.raises(ValueError, match=f"other {word}|another {word}"):
+            draw(model, tmp_path / "w", 2, **{"labels": [0, 1], "progress": False, **change})
+    next(model.parameters()).data.add_(1)
+    with pytest.raises(ValueError, match="another model"):
+        draw(model, tmp_path / "w", 2, labels=[0, 1], progress=False, steps=2)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "mine.txt").write_text("")
+    with pytest.raises(ValueError, match="something else"):
+        draw(model, tmp_path / "x", 2, progress=False, steps=2)
+
+
+# ---------------------------------------------------------------------- features
+
+
+def test_colours_and_averages_are_means():
+    x, _ = squares(3, 0)
+    assert extract(colours(), from_tensor(x)).shape == (3, 48)
+    a, b = (extract(averages(16), from_tensor(x[i : i + 1])) for i in (0, 1))
+    pixels = [((v + 1) * 127.5).round() / 127.5 - 1 for v in x[:2]]
+    assert float((a - b).norm()) == pytest.approx(float((pixels[0] - pixels[1]).square().mean().sqrt()), rel=1e-4)
+
+
+def test_principal_components_are_those_of_the_training_pictures():
+    train, test = pictures(40, 0), pictures(10, 1)
+    fitted = pca(colours(), 3).fitted(train)
+    rows = extract(fitted, train)
+    assert rows.shape == (40, 3)
+    assert rows.T.cov().fill_diagonal_(0).abs().max() < 1e-4
+    full = extract(colours(), train)
+    kept = float(rows.var(dim=0).sum() / full.var(dim=0).sum())
+    assert kept > 0.95  # shade and class are all there is
+    assert extract(fitted, test).mean(dim=0).abs().max() < 1
+    with pytest.raises(ValueError, match="at most"):
+        pca(colours(), 64).fitted(pictures(10, 0))
+
+
+def test_timm_features_are_the_input_of_the_head():
+    import timm
+
+    from guided.evaluation import timm_features
+
+    with pytest.warns(UserWarning, match="random weights"):
+        features = timm_features("resnet10t", "random", size=32)
+    x, _ = squares(2, 0)
+    rows = extract(features, from_tensor(x))
+    net = timm.create_model("resnet10t")
+    assert rows.shape == (2, net.num_features)
+    logits = extract(features, from_tensor(x), logits=True)
+    assert logits.shape == (2, 1000)
+    with pytest.warns(UserWarning):
+        again = timm_features("resnet10t", "random", size=32)
+    assert torch.equal(extract(again, from_tensor(x)), rows)  # the same random network everywhere
+    with pytest.raises(ValueError, match="timm has no model"):
+        timm_features("resnet10x")
+    with pytest.raises(FileNotFoundError, match="no such weights file"):
+        timm_features("resnet10t", "missing.pth")
+
+
+def test_labels_by_the_judges_numbers():
+    assert by_class(["a", "b", "c"], torch.tensor([2, 0, 2]), ["c", "a"]).tolist() == [0, 1, 0]
+    with pytest.raises(ValueError, match="1 classes are unknown to the classifier: b"):
+        by_class(["a", "b", "c"], torch.tensor([1]), ["c", "a"])
+
+
+# ---------------------------------------------------------------------- the Inception of FID
+
+
+@pytest.fixture(scope="module")
+def inception_net():
+    torch.manual_seed(0)
+    return inception.network().eval().requires_grad_(False)
+
+
+def test_its_pools_leave_the_border_out_and_the_last_takes_the_maximum(inception_net):
+    """Each block against its own branches put together by hand."""
+    block, x = inception_net.Mixed_5b, torch.rand(1, 192, 9, 9)
+    pool = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    bn = block.branch_pool.bn
+    own = F.relu(
+        F.batch_norm(block.branch_pool.conv(pool), bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+    )
+    torch.testing.assert_close(block(x)[:, -32:], own, rtol=1e-4, atol=1e-5)
+    block, x = inception_net.Mixed_7c, torch.rand(1, 2048, 4, 4)
+    bn = block.branch_pool.bn
+    pool = F.max_pool2d(x, 3, 1, 1)
+    own = F.relu(
+        F.batch_norm(block.branch_pool.conv(pool), bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps)
+    )
+    torch.testing.assert_close(block(x)[:, -192:], own, rtol=1e-4, atol=1e-5)
+
+
+def test_its_file_is_read_strictly(inception_net, tmp_path):
+    tensors = {k: v for k, v in inception_net.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert tensors["fc.weight"].shape == (1008, 2048)
+    torch.save(tensors, tmp_path / "fid.pth")
+    features = inception.inception_features(tmp_path / "fid.pth")
+    rows = extract(features, from_tensor(squares(2, 0)[0]))
+    assert rows.shape == (2, 2048)
+    logits = extract(features, from_tensor(squares(2, 0)[0]), logits=True)
+    torch.testing.assert_close(logits, rows @ tensors["fc.weight"].T)
+    del tensors["fc.bias"]
+    torch.save(tensors, tmp_path / "cut.pth")
+    with pytest.raises(ValueError, match=r"another network: 1 tensors differ, such as fc.bias; wanted is pt_inception"):
+        inception.inception_features(tmp_path / "cut.pth")
+    with pytest.raises(FileNotFoundError, match="wanted is pt_inception"):
+        inception.inception_features(tmp_path / "missing.pth")
+
+
+def test_pictures_are_resized_as_tensorflow_1_did():
+    x = torch.tensor([0.0, 1.0, 2.0, 3.0]).reshape(1, 1, 1, 4).expand(1, 1, 4, 4)
+    assert inception.resized(x, 8)[0, 0, 0].tolist() == [0, 0.5, 1, 1.5, 2, 2.5, 3, 3]
+    assert inception.prepared(torch.ones(1, 3, 8, 8)).shape == (1, 3, 299, 299)
+    assert float(inception.prepared(-torch.ones(1, 3, 8, 8)).max()) == -1
+    assert float(inception.prepared(torch.ones(1, 3, 8, 8)).min()) == pytest.approx(127 / 128)
+
+
+def test_programs_in_weights_files_are_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"x": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="not run"):
+        read_weights(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+# ---------------------------------------------------------------------- whole evaluations
+
+
+def test_every_measure_of_an_evaluation():
+    train, held_out = pictures(80, 1), pictures(24, 2)
+    x, y = squares(40, 3)
+    x[:10], y = train.read(range(10)).float() / 127.5 - 1, y.clone()  # a quarter copied
+    y[-4:] = 1 - y[-4:]  # a tenth of another class than asked for
+    samples = from_tensor(x, labels=y, class_names=("red", "blue"))
+    clip = Matcher("toy", lambda x, texts: torch.tensor([0.3 if text == "red" else -0.3 for text in texts]))
+    report = guided.evaluate(
+        samples, held_out, [colours(2), averages(4)], train=train, judge=reddish(), clip=clip, draws=20,
+        measures=[m for m in MEASURES if m != "cas"],
+    )  # fmt: skip
+    assert report.value("found in the asked class, top-1").value == pytest.approx(0.9)
+    assert report.value("found in the asked class, top-1", "reference pictures").value == 1
+    assert 1.7 < report.value("Inception score").value < 2
+    assert report.value("CLIP score").value == pytest.approx(30 * float((y == 0).float().mean()), rel=1e-3)
+    copied = report.value("nearer than their 5th percentile", features="averages, 4x4")
+    assert copied.value >= 0.25 > copied.low > 0.1
+    ratio = report.value("Frechet distance", "ratio")
+    assert ratio.low < ratio.value < ratio.high
+    parts = [report.value("Frechet distance", of).value for of in ("samples", "training pictures")]
+    assert ratio.value == pytest.approx(parts[0] / parts[1])
+    assert all(row.counts == (24, 24) for row in report.rows if row.measure == "Frechet distance")
+    assert json.loads(json.dumps(report.to_dict()))["rows"]
+    table = report.table()
+    assert len(table.splitlines()) == 2 + len({(row.measure, row.features) for row in report.rows})
+
+
+def test_samples_of_another_distribution_are_farther_and_the_ratio_says_so():
+    train, held_out = pictures(80, 1), pictures(40, 2)
+    good, bad = pictures(40, 3), from_tensor(squares(40, 4)[0] * 0.3)
+    ratios = [
+        guided.evaluate(x, held_out, colours(2), train=train, draws=20, measures=["frechet"]).value(
+            "Frechet distance", "ratio"
+        )
+        for x in (good, bad)
+    ]
+    assert ratios[0].low < 1.5 < ratios[1].low
+
+
+def test_all_counts_and_statistics():
+    a, b = pictures(60, 1), pictures(20, 2)
+    report = guided.evaluate(a, b, colours(2), equal=False, draws=5, measures=["frechet", "kernel"])
+    assert {row.counts for row in report.rows} == {(60, 20)}
+    rows = extract(reddish(), b)
+    statistics = Gaussian.from_moments(rows.mean(0), rows.T.cov())
+    held = guided.evaluation.Pictures("stats", 0, lambda i: torch.empty(0), statistics=statistics)
+    features = Features(inception.NAME, reddish().embed)
+    value = guided.evaluate(a, held, features, draws=5).value("Frechet distance").value
+    assert value == pytest.approx(frechet(Gaussian.of(extract(reddish(), a.shuffled())), statistics), rel=1e-6)
+    with pytest.raises(ValueError, match="'precision' needs reference pictures"):
+        guided.evaluate(a, held, features, measures=["precision"])
+
+
+@pytest.mark.parametrize(
+    ("measure", "lacks"),
+    [("memory", "training pictures"), ("accuracy", "a judge"), ("clip", "a CLIP"), ("fid", "unknown")],
+)
+def test_what_a_measure_lacks_is_said(measure, lacks):
+    with pytest.raises(ValueError, match=lacks):
+        guided.evaluate(pictures(8, 0), pictures(8, 1), measures=[measure])
+
+
+def test_classification_accuracy_is_what_samples_teach():
+    """Samples of the right colours teach the classes; with their labels swapped they teach them the wrong way round."""
+    test, good = pictures(40, 1), pictures(40, 2)
+    x, y = squares(40, 3)
+    swapped = from_tensor(x, labels=1 - y, class_names=("red", "blue"))
+    shares = []
+    for samples in (good, swapped):
+        logits = classification_accuracy(samples, test, images=320, batch_size=16, device="cpu")
+        shares.append(share_right(logits, test.labels))
+    assert shares[0] > 0.9
+    assert shares[1] < 0.1
+    with pytest.raises(ValueError, match="no labels"):
+        classification_accuracy(from_tensor(squares(4, 0)[0]), test)
