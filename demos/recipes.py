@@ -89,10 +89,17 @@ def recipe(
     )
 
 
-def states(made: Recipe, shelf: Shelf, name: str, classifier: str = NONE, clip: Any = None) -> Iterator[guided.State]:
-    """Its states; what does not fit is said at once."""
+def states(
+    made: Recipe,
+    shelf: Shelf,
+    name: str,
+    classifier: str = NONE,
+    clip: Any = None,
+    trace: guided.Trace | None = None,
+) -> Iterator[guided.State]:
+    """Its states, its terms traced; what does not fit is said at once."""
     guide = None if classifier == NONE else shelf.classifier(classifier)
-    return draw.states(made, shelf.generator(name), guide, 0, clip)
+    return draw.states(made, shelf.generator(name), guide, 0, clip, trace)
 
 
 def files(images: Tensor, made: Recipe, folder: str | Path) -> list[tuple[str, str]]:

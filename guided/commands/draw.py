@@ -35,7 +35,9 @@ def load_models(model: str, classifier: str | None, *, device: str, dtype: str) 
     return generator, classifiers.load(classifier, device=device)
 
 
-def draw(recipe: Recipe, model: Model, classifier: Any = None, clip: Any = None) -> Tensor:
+def draw(
+    recipe: Recipe, model: Model, classifier: Any = None, clip: Any = None, film: guided.Film | None = None
+) -> Tensor:
     """The pictures, (N, C, H, W) in [-1, 1] on the CPU, batch by batch with one progress bar on stderr."""
     from tqdm import tqdm
 
@@ -44,7 +46,8 @@ def draw(recipe: Recipe, model: Model, classifier: Any = None, clip: Any = None)
     images = []
     with tqdm(total=steps * len(starts), unit="step", file=sys.stderr) as bar:
         for start in starts:
-            x = guided.last(_ticked(states(recipe, model, classifier, start, clip), bar))
+            run = states(recipe, model, classifier, start, clip)
+            x = guided.last(_ticked(run if film is None else film.watch(run), bar))
             with torch.no_grad():
                 images.append(model.to_images(x).clamp(-1, 1).cpu())
     return torch.cat(images)
@@ -56,24 +59,29 @@ def _ticked(states: Iterator[State], bar: Any) -> Iterator[State]:
         yield state
 
 
-def states(recipe: Recipe, model: Model, classifier: Any, start: int, clip: Any = None) -> Iterator[State]:
-    """The states of the batch whose first picture is number `start`.
+def states(
+    recipe: Recipe, model: Model, classifier: Any, start: int, clip: Any = None, trace: guided.Trace | None = None
+) -> Iterator[State]:
+    """The states of the batch whose first picture is number `start`; a trace listens to "classifier" and "clip".
 
     Raises:
         ValueError, TypeError: anything in the recipe does not fit the models; at once, before the first step.
     """
     part = slice(start, start + recipe.batch_size)
     labels = None if recipe.labels is None else to_tensor(recipe.labels, model)
-    terms = []
+    terms = {}
     if classifier is not None:
         targets = classifier_labels(labels, model, classifier)
-        terms.append(classifier.term(targets[part], recipe.classifier_scale, window=recipe.window))
+        terms["classifier"] = classifier.term(targets[part], recipe.classifier_scale, window=recipe.window)
     prompts = None if recipe.prompts is None else recipe.prompts[part]
     if clip is not None:
-        terms.append(clip_term(recipe.clip, clip, prompts, len(recipe.seeds[part])))
+        terms["clip"] = clip_term(recipe.clip, clip, prompts, len(recipe.seeds[part]))
+    if recipe.steering is not None and recipe.steering.diverse:
+        terms["diversity"] = guided.particles(recipe.steering.diverse)
+    live = trace.watch(**terms) if trace is not None else tuple(terms.values())
     y = None if labels is None else labels[part]
     text = {"prompt": prompts} if prompts is not None and "text" in model.conditions else {}
-    return guided.stream(model, y, seeds=recipe.seeds[part], terms=terms, **text, **recipe.how())
+    return guided.stream(model, y, seeds=recipe.seeds[part], terms=live, **text, **recipe.how())
 
 
 def classifier_labels(labels: Tensor, model: Model, classifier: Any) -> Tensor:
