@@ -8,6 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from guided.networks.onednn import Conv2d, linear, ours
+
+SCORES = 2**26  # numbers in the largest score matrix that attention on the CPU makes
+LONG = 2**14  # from so many scores on a head is worth a call of its own
+
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
     """(N, dim) sinusoidal features of t (N,), which may be fractional: cosines first, then sines, frequencies
@@ -27,7 +32,15 @@ class GroupNorm32(nn.GroupNorm):
         super().__init__(32, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] == self.num_groups and x.device.type == "cpu":
+            # with one channel a group torch's channels-last kernel loses five bits of the variance, the other none
+            return super().forward(x.float().contiguous()).to(x.dtype, memory_format=torch.channels_last)
         return super().forward(x.float()).to(x.dtype)
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU; without a graph in the place of x, which must be the caller's own."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def zero(module: nn.Module) -> nn.Module:
@@ -43,7 +56,7 @@ class Upsample(nn.Module):
     def __init__(self, channels: int, use_conv: bool):
         super().__init__()
         if use_conv:
-            self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+            self.conv = Conv2d(channels, channels, 3, padding=1)
         self.use_conv = use_conv
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +69,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int, use_conv: bool):
         super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if use_conv else nn.AvgPool2d(2)
+        self.op = Conv2d(channels, channels, 3, stride=2, padding=1) if use_conv else nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op(x)
@@ -86,36 +99,34 @@ class ResBlock(nn.Module):
         super().__init__()
         out_channels = out_channels or channels
         self.scale_shift = scale_shift
-        self.in_layers = nn.Sequential(
-            GroupNorm32(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
-        )
+        self.in_layers = nn.Sequential(GroupNorm32(channels), nn.SiLU(), Conv2d(channels, out_channels, 3, padding=1))
         self.resample = {"up": Upsample, "down": Downsample}[resample](channels, False) if resample else None
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, (1 + scale_shift) * out_channels))
         self.out_layers = nn.Sequential(
             GroupNorm32(out_channels),
             nn.SiLU(),
             nn.Dropout(dropout),
-            zero(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+            zero(Conv2d(out_channels, out_channels, 3, padding=1)),
         )
         same = out_channels == channels
-        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+        self.skip_connection = nn.Identity() if same else Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        norm, act, conv = self.in_layers
-        h = act(norm(x))
+        norm, _, conv = self.in_layers
+        h = silu(norm(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = conv(h)
         emb = self.emb_layers(emb).to(h.dtype)[:, :, None, None]
-        norm, *rest = self.out_layers
+        norm, _, dropout, conv = self.out_layers
         if self.scale_shift:
             scale, shift = emb.chunk(2, dim=1)
-            h = norm(h) * (1 + scale) + shift
+            h = norm(h)  # one rounding instead of two, but in float16, where the reference's own are kept
+            half = h.dtype == torch.float16
+            h = h * (1 + scale) + shift if half else torch.addcmul(shift, h, 1 + scale)
         else:
             h = norm(h + emb)
-        for layer in rest:
-            h = layer(h)
-        return self.skip_connection(x) + h
+        return self.skip_connection(x) + conv(dropout(silu(h)))
 
 
 class Attention(nn.Module):
@@ -150,7 +161,7 @@ class Attention(nn.Module):
 
 def pointwise(conv: nn.Conv1d, tokens: Tensor) -> Tensor:
     """A kernel-1 convolution applied to (N, T, C) tokens as the linear map it is."""
-    return F.linear(tokens, conv.weight[:, :, 0], conv.bias)
+    return linear(tokens, conv.weight[:, :, 0], conv.bias)
 
 
 def attend(qkv: Tensor, num_heads: int, *, new_order: bool, before: Tensor | None = None) -> Tensor:
@@ -179,13 +190,25 @@ def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v)
-    scale = q.shape[-1] ** -0.25
-    group = max(1, 2**26 // (q.shape[0] * q.shape[2] * k.shape[2]))
-    parts = []
-    for q_, k_, v_ in zip(q.split(group, 1), k.split(group, 1), v.split(group, 1), strict=True):
-        scores = (q_ * scale) @ (k_ * scale).transpose(-1, -2)
-        parts.append(scores.float().softmax(-1).to(v.dtype) @ v_)
+    n, heads, length, width = q.shape
+    q = q * width**-0.5
+    if q.dtype == torch.float32 and length * k.shape[2] >= LONG and ours(q, k):
+        rows = max(1, SCORES // k.shape[2])
+        each = [_one_head(*qkv, rows) for qkv in zip(*(t.flatten(0, 1) for t in (q, k, v)), strict=True)]
+        return torch.stack(each).unflatten(0, (n, heads))
+    group = max(1, SCORES // (n * length * k.shape[2]))
+    parts = [
+        (q_ @ k_.transpose(-1, -2)).softmax(-1) @ v_  # bfloat16 scores are added up in float32 by softmax itself
+        for q_, k_, v_ in zip(q.split(group, 1), k.split(group, 1), v.split(group, 1), strict=True)
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _one_head(q: Tensor, k: Tensor, v: Tensor, rows: int) -> Tensor:
+    """Attention over (T, d), so many rows of scores at once."""
+    v = v.t().contiguous()
+    parts = [linear(linear(q_, k).softmax(-1), v) for q_ in q.split(rows)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class AttentionPool(nn.Module):

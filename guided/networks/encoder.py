@@ -71,7 +71,7 @@ class Encoder(Trunk):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         emb = self._embed(t)
-        h, means = x.to(self.dtype), []
+        h, means = self._enter(x), []
         for block in [*self.input_blocks, self.middle_block]:
             h = self._run(block, h, emb)
             means.append(h.to(x.dtype).mean(dim=(2, 3)))

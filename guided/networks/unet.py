@@ -19,6 +19,7 @@ from guided.networks.blocks import (
     zero,
 )
 from guided.networks.config import TrunkConfig, UNetConfig
+from guided.networks.onednn import Conv2d
 from guided.networks.text import add_text_layers, encode
 
 
@@ -37,7 +38,7 @@ class Block(nn.Sequential):
 def down_path(config: TrunkConfig, in_channels: int) -> Iterator[tuple[Block, int]]:
     """The downward half: each block with the channels it ends in."""
     ch = config.width(0)
-    yield Block(nn.Conv2d(in_channels, ch, 3, padding=1)), ch
+    yield Block(Conv2d(in_channels, ch, 3, padding=1)), ch
     for level in range(len(config.channel_mult)):
         for _ in range(config.num_res_blocks):
             layers = [config.res(ch, config.width(level))]
@@ -84,6 +85,7 @@ class Trunk(nn.Module):
         self.skip_channels = [ch for _, ch in path]
         ch = self.skip_channels[-1]
         self.middle_block = Block(config.res(ch, ch), config.attention(ch), config.res(ch, ch))
+        self.to(memory_format=torch.channels_last)
 
     def to_torso(self, dtype: torch.dtype) -> Trunk:
         """Compute the blocks' convolutions in `dtype`; norms, embeddings and the head stay float32.
@@ -112,6 +114,10 @@ class Trunk(nn.Module):
         if y.is_floating_point():  # soft labels mix the classes' embeddings
             return emb + y.to(emb.dtype) @ self.label_emb.weight[: y.shape[1]]
         return emb + self.label_emb(y)
+
+    def _enter(self, x: Tensor) -> Tensor:
+        """x as the blocks take it: in their dtype, channels last, which convolutions and attention want."""
+        return x.to(self.dtype, memory_format=torch.channels_last)
 
     def _run(self, block: Block, h: Tensor, emb: Tensor, text: Tensor | None = None) -> Tensor:
         if self.config.checkpoint and torch.is_grad_enabled():
@@ -153,9 +159,10 @@ class UNet(Trunk):
             self.low_res_emb = zero(nn.Linear(config.model_channels, config.emb_channels, bias=False))
         self.output_blocks = nn.ModuleList(up_path(config, list(self.skip_channels), self.skip_channels[-1]))
         ch = config.width(0)
-        self.out = nn.Sequential(GroupNorm32(ch), nn.SiLU(), zero(nn.Conv2d(ch, config.out_channels, 3, padding=1)))
+        self.out = nn.Sequential(GroupNorm32(ch), nn.SiLU(), zero(Conv2d(ch, config.out_channels, 3, padding=1)))
         if config.text is not None:
             add_text_layers(self, config.text, config.emb_channels)
+        self.to(memory_format=torch.channels_last)
 
     def forward(
         self,
@@ -193,14 +200,14 @@ class UNet(Trunk):
         if text is not None:
             emb = emb + self.transformer_proj(text[:, -1])  # the last place stands for the whole, padded or not
             text = text.to(self.dtype)
-        h, skips = torch.cat([part.to(x.dtype) for part in parts], dim=1).to(self.dtype), []
+        h, skips = self._enter(torch.cat([part.to(x.dtype) for part in parts], dim=1)), []
         for block in self.input_blocks:
             h = self._run(block, h, emb, text)
             skips.append(h)
         h = self._run(self.middle_block, h, emb, text)
         for block in self.output_blocks:
             h = self._run(block, torch.cat([h, skips.pop()], dim=1), emb, text)
-        return self.out(h.to(x.dtype))
+        return self.out(h.to(x.dtype)).contiguous()
 
     def encode_text(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """(N, context, width) of tokens (N, context) int64 and a mask that is True where there is one (None: all)."""
