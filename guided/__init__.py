@@ -12,6 +12,7 @@ from guided.cascade import Stage, cascade
 from guided.checkpoint import load, save
 from guided.data import Batches, Images
 from guided.evaluate import evaluate
+from guided.film import Film, save_film
 from guided.guidance import (
     Anneal,
     Term,
@@ -76,5 +77,5 @@ __all__ = [
     "openai", "presets", "read_metadata", "read_pictures", "resolve_seeds", "sample", "samplers", "save", "save_grid",
     "save_png", "start_at", "stream", "strength_to_sigma", "terms", "to_pil", "to_tensor", "train", "unipc",
     "Anneal", "anneal_noise", "annealed", "apg", "backward", "cfg_zero", "cfgpp", "compose", "particles", "recurrent",
-    "scales", "zero_init",
+    "scales", "zero_init", "Film", "save_film",
 ]  # fmt: skip

@@ -98,6 +98,11 @@ def save_grid(images: Tensor, path: str | Path, *, columns: int | None = None, m
     Raises:
         ValueError: columns not positive; no pictures, or what `to_pil` refuses; metadata for a file not .png.
     """
+    _write(to_grid(images, columns=columns), Path(path), metadata)
+
+
+def to_grid(images: Tensor, *, columns: int | None = None) -> Image.Image:
+    """The picture that `save_grid` writes, as a PIL image of mode "RGB"."""
     from PIL import Image
 
     tiles = to_pil(images)
@@ -111,7 +116,7 @@ def save_grid(images: Tensor, path: str | Path, *, columns: int | None = None, m
     grid = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), "white")
     for i, tile in enumerate(tiles):
         grid.paste(tile, (i % columns * (width + GAP), i // columns * (height + GAP)))
-    _write(grid, Path(path), metadata)
+    return grid
 
 
 def save_png(image: Tensor | Image.Image, path: str | Path, metadata: dict | None = None) -> None:

@@ -17,7 +17,7 @@ PACKAGES = ("guided", "classifiers", "editing", "demos")
 LAYERS = [
     {
         "guided.types", "guided.noise", "guided.schedule", "guided.spacing", "guided.labels",
-        "guided.pixels", "guided.images", "guided.folders", "guided.augment", "guided.data", "guided.conditions",
+        "guided.pixels", "guided.images", "guided.film", "guided.folders", "guided.augment", "guided.data", "guided.conditions",
         "guided.segments", "guided.pair_files", "guided.pairs",
         "guided.parametrizations", "guided.bpe", "guided.towers", "guided.text", "guided.holes", "guided.derived",
     },
@@ -32,7 +32,7 @@ LAYERS = [
     {
         "guided.train", "guided.training", "guided.checkpoint", "guided.openai", "guided.sampling", "guided.evaluate",
         "guided.evaluation",
-        "guided.finetune", "guided.binding", "guided.cascade", "guided.latent", "guided.latent",
+        "guided.finetune", "guided.binding", "guided.joined", "guided.cascade", "guided.latent", "guided.latent",
     },
     {"guided"},
     {"classifiers"},

@@ -63,7 +63,7 @@ def shares(text: str, model: Model) -> dict[int, float]:
         raise ValueError("a label is empty")
     if text in model.class_names:
         return {model.class_names.index(text): 1.0}
-    parts = [_class_and_share(part, model) for part in text.split("+")]
+    parts = [class_and_share(part, model) for part in text.split("+")]
     given = [share for _, share in parts if share is not None]
     if given and len(given) < len(parts):
         raise ValueError(f"label {text!r}: give every class a share, or none")
@@ -77,7 +77,8 @@ def _parts(text: str, model: Model) -> list[str]:
     return [text] if text in model.class_names else [part.strip() for part in text.split(",")]
 
 
-def _class_and_share(part: str, model: Model) -> tuple[int, float | None]:
+def class_and_share(part: str, model: Model) -> tuple[int, float | None]:
+    """CLASS or CLASS:SHARE: the class's number, and the share or None; ValueError as `shares`."""
     name, colon, share = part.strip().rpartition(":")
     if not colon or part.strip() in model.class_names:
         return _index(part.strip(), model), None

@@ -1,8 +1,9 @@
-"""What --option says: a sampler's own arguments, as NAME=VALUE."""
+"""What --option says: a sampler's own arguments, as NAME=VALUE; and what --guidance-option says of guidance."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 from guided.samplers import SAMPLERS
 
@@ -19,22 +20,29 @@ def typed_options(sampler: str, pairs: list[str]) -> dict[str, float | int | str
         ValueError: no "=", a name given twice, or a value of the wrong type. (Unknown names are left as they are for
             `guided.stream`, whose error names what there is.)
     """
-    kinds = _option_kinds(sampler)
+    return typed("--option", SAMPLERS.get(sampler), pairs)
+
+
+def typed(flag: str, function: Callable | None, pairs: list[str]) -> dict[str, float | int | str]:
+    """FLAG NAME=VALUE as a function takes them; errors as `typed_options`."""
+    kinds = _kinds(function)
     options: dict[str, float | int | str] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name:
-            raise ValueError(f"--option {pair!r}: write NAME=VALUE, such as eta=0.3")
+            raise ValueError(f"{flag} {pair!r}: write NAME=VALUE, such as eta=0.3")
         if name in options:
-            raise ValueError(f"--option {name} is given twice")
-        options[name] = _typed(f"--option {name}", kinds.get(name, "str"), text.strip())
+            raise ValueError(f"{flag} {name} is given twice")
+        options[name] = _typed(f"{flag} {name}", kinds.get(name, "str"), text.strip())
     return options
 
 
-def _option_kinds(sampler: str) -> dict[str, str]:
-    function = SAMPLERS.get(sampler)
-    return {} if function is None else {k: str(p.annotation) for k, p in inspect.signature(function).parameters.items()}
+def _kinds(function: Callable | None) -> dict[str, str]:
+    if function is None:
+        return {}
+    annotations = {name: str(p.annotation) for name, p in inspect.signature(function).parameters.items()}
+    return {name: kind.removesuffix(" | None") for name, kind in annotations.items()}
 
 
 def _typed(name: str, kind: str, text: str) -> float | int | str:

@@ -14,6 +14,7 @@ import torch
 import guided
 from guided import checkpoint
 from guided.commands.clip import ClipRecipe
+from guided.commands.steering import Steering
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Recipe:
         columns: of the grid.
         prompts: one a picture, or None.
         clip: the CLIP that guides to them, or None.
+        steering: guidance beyond a scale, or None.
 
     The others are the arguments of `guided.sample`.
     """
@@ -53,11 +55,13 @@ class Recipe:
     columns: int | None
     prompts: list[str] | None = None
     clip: ClipRecipe | None = None
+    steering: Steering | None = None
 
     def how(self) -> dict[str, Any]:
         """The arguments of `guided.stream` that are the same for every batch."""
         names = ("steps", "sampler", "spacing", "guidance_scale", "window", "size")
-        return {name: getattr(self, name) for name in names} | self.options
+        steering = {} if self.steering is None else self.steering.how(self)
+        return {name: getattr(self, name) for name in names} | self.options | steering
 
     def batch_of(self, index: int) -> tuple[Recipe, int]:
         """The recipe of the batch in which picture `index` is drawn, and its place there."""
@@ -100,6 +104,9 @@ def from_metadata(metadata: dict[str, Any], path: str | Path) -> tuple[Recipe, i
     if values.get("clip") is not None:
         _check_fields(values["clip"], ClipRecipe, f"{path}: the CLIP of its recipe", made)
         values["clip"] = ClipRecipe(**values["clip"])
+    if values.get("steering") is not None:
+        _check_fields(values["steering"], Steering, f"{path}: the guidance of its recipe", made)
+        values["steering"] = Steering(**values["steering"])
     recipe, index = Recipe(**values), metadata.get("index")
     for name, sound in _sound(recipe, index, said).items():
         if not sound:
@@ -129,6 +136,7 @@ def _sound(recipe: Recipe, index: Any, versions: Any) -> dict[str, bool]:
         "labels": r.labels is None or named,
         "prompts": r.prompts is None or worded,
         "clip": r.clip is None or r.clip.sound(),
+        "guidance": r.steering is None or r.steering.sound(),
         "batch_size": isinstance(r.batch_size, int) and r.batch_size >= 1,
         "names": all(isinstance(name, str) for name in (r.model, r.sampler, r.device)),
         "options": isinstance(r.options, dict),

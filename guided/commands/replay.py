@@ -30,6 +30,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--model", metavar="NAME|FOLDER", help="where the model is now; default: as recorded")
     p.add_argument("--classifier", metavar="NAME|FOLDER", help="where the classifier is now; default: as recorded")
     p.add_argument("--clip", metavar="NAME|FOLDER", help="where the CLIP is now; default: as recorded")
+    p.add_argument("--autoguide", metavar="NAME|FOLDER", help="where the weaker model is now; default: as recorded")
     p.add_argument("--other-weights", action="store_true", help="draw even where the weights are not the recorded ones")
     p.add_argument("--image", metavar="FILE", help="of `edit` and `segment`: where the source is now")
     p.add_argument("--device", help="default: as recorded")
@@ -79,6 +80,10 @@ def relocated(recorded: Recipe, args: argparse.Namespace) -> Recipe:
         raise ValueError(f"{args.file} was drawn without a classifier: leave --classifier out")
     if args.clip is not None and recorded.clip is None:
         raise ValueError(f"{args.file} was drawn without a CLIP: leave --clip out")
+    if args.autoguide is not None and (recorded.steering is None or recorded.steering.autoguide is None):
+        raise ValueError(f"{args.file} was drawn without a weaker model: leave --autoguide out")
+    if args.autoguide is not None:
+        recorded = replace(recorded, steering=replace(recorded.steering, autoguide=args.autoguide))
     if args.clip is not None:
         recorded = replace(recorded, clip=replace(recorded.clip, model=args.clip))
     given = {name: getattr(args, name) for name in ("model", "classifier", "device")}
@@ -98,6 +103,9 @@ def other_weights(recorded: Recipe, recipe: Recipe, args: argparse.Namespace) ->
         ("model", recipe.model, recorded.model_sha256, model_sha256(recipe.model)),
         ("classifier", recipe.classifier, recorded.classifier_sha256, classifier_sha256(recipe.classifier)),
     ]
+    if recipe.steering is not None and recipe.steering.autoguide is not None:
+        weak = recipe.steering.autoguide
+        compared.append(("autoguide", weak, recorded.steering.autoguide_sha256, model_sha256(weak)))
     if recipe.clip is not None:
         now = weights_sha256(recipe.clip.model, recipe.clip.weights)
         compared.append(("clip", recipe.clip.model, recorded.clip.sha256, now))

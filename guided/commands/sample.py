@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guided.commands import steering
 from guided.commands.clip import add_flags, check_flags
 from guided.commands.places import check_folder
 
@@ -32,6 +33,8 @@ examples:
   guided sample --label cat-face:0.6+heart:0.4 --n 4           # a mixture of classes
   guided sample --label heart --sampler ddim --option eta=0.5 --steps ddim25
   guided sample --label heart --classifier emoji64 --classifier-scale 2
+  guided sample --label heart --n 4 --guidance cfg++ --guidance-scale 0.8 --film heart.gif
+  guided sample --label heart --and emotion:1.5 --not keycap --guidance-scale 3 --n 4
   guided sample --prompt "cat with heart eyes" --n 4
   guided sample --label cat-face --guidance-scale 2 --prompt "heart:1|crying:-0.5" --clip-scale 8
   guided replay cats.png                                       # draw a file again and compare
@@ -80,6 +83,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         help="sigmas between which these two are on; default: everywhere",
     )  # fmt: skip
 
+    steering.add_flags(p)
     add_flags(p)
 
     machine = p.add_argument_group("machine")
@@ -91,6 +95,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     output.add_argument("--out", metavar="FILE.png", help="the grid; default: a new name made of label and seed")
     output.add_argument("--columns", type=int, help="of the grid; default: about square")
     output.add_argument("--separate", metavar="FOLDER", help="a file for each picture; then a grid only with --out")
+    output.add_argument("--film", metavar="FILE.gif|FILE.mp4", help="the run as a film, a frame each step")
+    output.add_argument("--film-of", choices=["x0", "x"], help="of the estimates (default) or of the noisy pictures")
     output.add_argument("--overwrite", action="store_true", help="replace files that exist; an error without it")
     p.set_defaults(run=run)
 
@@ -111,7 +117,15 @@ def run(args: argparse.Namespace) -> None:
     for line in found:
         print(line, file=sys.stderr)
     print(f"{len(recipe.seeds)} pictures on {device}, --seed {recipe.seeds[0]}", file=sys.stderr, flush=True)
-    write(draw(recipe, model, classifier, clip), recipe, out, separate)
+    film = None
+    if args.film is not None:
+        from guided.film import Film
+
+        film = Film(args.film_of or "x0", decode=model.to_images)
+    write(draw(recipe, model, classifier, clip, film), recipe, out, separate)
+    if film is not None:
+        film.save(args.film, columns=recipe.columns)
+        print(args.film)
 
 
 def find_classes(args: argparse.Namespace, model: Model, clip: Any) -> list[str]:
@@ -149,17 +163,30 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--classifier-scale needs --classifier")
     if args.classifier is not None and not args.label:
         raise ValueError("--classifier has nothing to guide to without --label")
-    if args.window and args.guidance_scale in (None, 1) and args.classifier is None:
+    if args.window and args.guidance_scale in (None, 1) and args.classifier is None and args.guidance != "cfg++":
         raise ValueError("--window bounds guidance, and there is none: give --guidance-scale or --classifier")
     check_flags(args)
+    steering.check_flags(args)
     if args.out is not None:
         check_file(Path(args.out), args.overwrite)
+    if args.film is not None:
+        from guided.film import check_film
+
+        check_film(Path(args.film))
+        check_free(Path(args.film), args.overwrite)
+    elif args.film_of is not None:
+        raise ValueError("--film-of needs --film, the file")
 
 
 def check_file(path: Path, overwrite: bool) -> None:
     """Raise unless a PNG can be written there and nothing would be lost."""
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: the name must end in .png, the format that keeps the recipe")
+    check_free(path, overwrite)
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raise unless a file can be written there and nothing would be lost."""
     if path.exists() and not (overwrite and path.is_file()):
         raise FileExistsError(f"{path} exists; choose another name" + ("" if path.is_dir() else " or give --overwrite"))
     check_folder(path.parent, "the folder")
@@ -198,6 +225,7 @@ def recipe_of(args: argparse.Namespace, model: Model, clip: ClipRecipe | None, d
         columns=args.columns,
         prompts=prompts,
         clip=clip,
+        steering=steering.steering_of(args, model),
     )
 
 
