@@ -6,7 +6,7 @@ images = guided.sample(model, ["cat-face", "heart"], guidance_scale=2.0, seeds=0
 guided.save_grid(images, "two.png")
 """
 
-from guided import evaluation, levels, losses, networks, openai, presets, samplers, terms
+from guided import evaluation, levels, losses, networks, openai, presets, processes, samplers, terms
 from guided.binding import denoiser
 from guided.cascade import Stage, cascade
 from guided.checkpoint import load, save
@@ -43,6 +43,7 @@ from guided.pair_files import read_pictures
 from guided.pairs import PairBatches, Pairs
 from guided.samplers import (
     annealed_langevin,
+    corrected,
     ddim,
     ddpm,
     dpm2,
@@ -54,9 +55,13 @@ from guided.samplers import (
     dpmpp_sde,
     euler,
     euler_ancestral,
+    euler_maruyama,
     heun,
     langevin,
     lms,
+    predictor_corrector,
+    reverse_diffusion,
+    rk45,
     unipc,
 )
 from guided.samplers.recurrent import recurrent
@@ -64,7 +69,7 @@ from guided.sampling import last, resolve_seeds, sample, stream
 from guided.schedule import Schedule, start_at, strength_to_sigma
 from guided.segments import Segments
 from guided.train import train
-from guided.types import Denoiser, NoiseFn, Prediction, State
+from guided.types import Denoiser, NoiseFn, Prediction, State, score
 
 __version__ = "0.1.0"
 __all__ = [
@@ -78,4 +83,5 @@ __all__ = [
     "save_png", "start_at", "stream", "strength_to_sigma", "terms", "to_pil", "to_tensor", "train", "unipc",
     "Anneal", "anneal_noise", "annealed", "apg", "backward", "cfg_zero", "cfgpp", "compose", "particles", "recurrent",
     "scales", "zero_init", "Film", "save_film",
+    "corrected", "euler_maruyama", "predictor_corrector", "processes", "reverse_diffusion", "rk45", "score",
 ]  # fmt: skip

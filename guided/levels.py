@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from guided.processes import Process
+
 
 @dataclass(frozen=True)
 class Uniform:
@@ -33,6 +35,38 @@ class LogNormal:
     def sample(self, n: int) -> tuple[Tensor, Tensor]:
         """sigma (n,) float32 and importance weights (n,), all one, by the global generator."""
         return (self.mean + self.std * torch.randn(n)).exp(), torch.ones(n)
+
+    def update(self, sigma: Tensor, losses: Tensor) -> None:
+        """Nothing to learn."""
+
+
+@dataclass(frozen=True)
+class UniformTime:
+    """t of a continuous process, uniform in [t_min, 1]: what score models are trained on (Song et al. 2021b, eq. 7).
+
+    Attributes:
+        process: of `guided.processes`.
+        t_min: where the likelihood's integral is cut off; 1e-5 is theirs.
+        steps: only so many evenly spaced t; for VE, from t_min = 0, NCSN's geometric levels (Song & Ermon 2019,
+            section 4). None is all of them.
+    """
+
+    process: Process
+    t_min: float = 1e-5
+    steps: int | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.t_min < 1:
+            raise ValueError(f"t_min must lie in [0, 1), got {self.t_min}")
+        if self.t_min == 0 and not float(self.process.sigma(0.0)) > 0:
+            raise ValueError("this process has no noise at t = 0: t_min must be positive")
+        if self.steps is not None and self.steps < 2:
+            raise ValueError(f"steps must be at least 2, or None for all t, got {self.steps}")
+
+    def sample(self, n: int) -> tuple[Tensor, Tensor]:
+        """sigma (n,) float32 and importance weights (n,), all one, by the global generator."""
+        u = torch.rand(n) if self.steps is None else torch.randint(self.steps, (n,)) / (self.steps - 1)
+        return self.process.sigma(self.t_min + (1 - self.t_min) * u.double()).float(), torch.ones(n)
 
     def update(self, sigma: Tensor, losses: Tensor) -> None:
         """Nothing to learn."""

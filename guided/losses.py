@@ -61,8 +61,8 @@ def denoising_loss(
 
 
 def _rows(values: Tensor, like: Tensor) -> Tensor:
-    """(N,) float64 on the CPU as (N, 1, 1, 1) of like's dtype and device; in this order, since mps has no float64."""
-    return values.to(like.dtype).to(like.device).reshape(-1, 1, 1, 1)
+    """(N,) float64 on the CPU as (N, 1, ...) of like's dtype and device; in this order, since mps has no float64."""
+    return values.to(like.dtype).to(like.device).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _mse(model: Model, c, raw: Tensor, x: Tensor, x0: Tensor, noise: Tensor, pixels: Tensor | None = None) -> Tensor:

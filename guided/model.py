@@ -15,11 +15,12 @@ from guided.labels import Labels, null_index, read_labels
 from guided.latent.autoencoder import Autoencoder
 from guided.latent.space import Space
 from guided.parametrizations import PARAMETRIZATIONS, Scalings
+from guided.processes import PROCESSES
 from guided.schedule import Schedule, float64
 from guided.segments import Segments
 from guided.spacing import continuous_chain, spaced
 from guided.text import Reader
-from guided.types import Prediction
+from guided.types import Prediction, score
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class Model(nn.Module):
         net: F(x, t, y=..., low_res=...), a network of `guided.networks` or any module of that form.
         schedule: the discrete chain the network was trained on; None for a continuous-time network.
         parametrization: what F estimates, a row of `PARAMETRIZATIONS`.
-        channels: image channels.
-        image_size: side of the images it was trained on; others work where the network allows them.
+        channels: image channels; the numbers of a point.
+        image_size: side of the images it was trained on, or (height, width); others work where the network allows them.
+            What has other dimensions is an image all the same: (L,) for signals (N, C, L), () for points (N, C).
         class_names: one name a class; their count is the number of classes.
         null_class: the label embedding has one more row, for "no class" (classifier-free guidance).
         learned_range: F has twice the channels; the second half says where the variance lies (Nichol & Dhariwal 2021).
@@ -57,8 +59,8 @@ class Model(nn.Module):
             `space` leads from the one to the other.
 
     Raises:
-        ValueError: the parametrization is unknown, or "flow", "vp" or "ve" is given a discrete schedule; sigma_min and
-            sigma_max are not a range; or the network has another number of classes.
+        ValueError: the parametrization is unknown, or "flow", "vp", "sub-vp" or "ve" is given a discrete schedule;
+            sigma_min and sigma_max are not a range; or the network has another number of classes.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Model(nn.Module):
         parametrization: str = "eps",
         *,
         channels: int = 3,
-        image_size: int = 64,
+        image_size: int | tuple[int, ...] = 64,
         class_names: Sequence[str] = (),
         null_class: bool = False,
         learned_range: bool = False,
@@ -84,10 +86,13 @@ class Model(nn.Module):
         super().__init__()
         if parametrization not in PARAMETRIZATIONS:
             raise ValueError(f"parametrization must be one of {', '.join(PARAMETRIZATIONS)}, got {parametrization!r}")
-        if schedule is not None and parametrization in ("flow", "vp", "ve"):
+        if schedule is not None and parametrization in ("flow", *PROCESSES):
             raise ValueError(f"{parametrization!r} is a continuous-time parametrization: leave the schedule out")
         self.net, self.schedule, self.parametrization = net, schedule, parametrization
         self.channels, self.image_size = channels, image_size
+        self.sides = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
+        if patch > 1 and len(self.sides) != 2:
+            raise ValueError(f"patches are cut of images with two sides, these have {len(self.sides)}: use patch=1")
         self.class_names = list(class_names)
         self.null_label = len(self.class_names) if null_class else None
         self.learned_range, self.patch, self.sigma_data, self.time_scale = learned_range, patch, sigma_data, time_scale
@@ -114,7 +119,7 @@ class Model(nn.Module):
         """E[x0 | x] at noise level sigma.
 
         Args:
-            x: (N, C, H, W) = x0 + sigma * noise, float32 or float64.
+            x: (N, C, H, W), or as `image_size` says, = x0 + sigma * noise, float32 or float64.
             sigma: () or (N,), positive.
             **cond: as `given` takes them.
 
@@ -123,6 +128,10 @@ class Model(nn.Module):
         """
         c, raw = self.predict_raw(x, sigma, **cond)
         return self.decode(c, raw, x)
+
+    def score(self, x: Tensor, sigma: Tensor | float, **cond: Tensor | None) -> Tensor:
+        """grad_x log p(x; sigma | cond), like x; arguments and errors as for `forward`. `guided.score` is of any D."""
+        return score(lambda x, sigma: self(x, sigma, **cond), x, sigma)
 
     def decode(self, c: Scalings, raw: Tensor, x: Tensor) -> Prediction:
         """What F's output (N, C or 2C, H, W) says about x."""
@@ -169,19 +178,21 @@ class Model(nn.Module):
             c_noise = self.schedule.t(s)
         made = (c.to(like.dtype) for c in (c_skip, c_out, c_in, self.time_scale * c_noise))
         if s.ndim:  # one level a sample; a single one stays a CPU scalar, which mixes with any device
-            made = (c.reshape(-1, 1, 1, 1).to(like.device) for c in made)
+            made = (c.reshape(-1, *[1] * (like.ndim - 1)).to(like.device) for c in made)
         return Scalings(*made)
 
     def _check(self, x: Tensor, sigma: Tensor | float) -> None:
         channels = self.space.channels
-        if x.ndim != 4 or x.shape[1] != channels:
+        if x.ndim != 2 + len(self.sides) or x.shape[1] != channels:
+            sides = {0: "", 1: ", L", 2: ", H, W"}.get(len(self.sides), ", ...")
             what = " of latents, which model.from_images makes of pictures" if self.space.latent else ""
-            raise ValueError(f"x must be (N, {channels}, H, W){what}, got {tuple(x.shape)}")
+            raise ValueError(f"x must be (N, {channels}{sides}){what}, got {tuple(x.shape)}")
         if x.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"x must be float32 or float64, got {x.dtype}; only the network computes in less")
         factor = self.size_multiple // self.space.factor
-        if x.shape[2] % factor or x.shape[3] % factor:
-            raise ValueError(f"height and width must be multiples of {factor}, got {x.shape[2]}x{x.shape[3]}")
+        if any(side % factor for side in x.shape[2:]):
+            got = "x".join(map(str, x.shape[2:]))
+            raise ValueError(f"height and width must be multiples of {factor}, got {got}")
         shape = tuple(getattr(sigma, "shape", ()))
         if shape not in ((), (x.shape[0],)):
             raise ValueError(f"sigma must be () or ({x.shape[0]},), got {shape}")
@@ -332,7 +343,7 @@ class Model(nn.Module):
         """
         if self.schedule is not None:
             return self.schedule.sigma
-        return continuous_chain(self.sigma_min, self.sigma_max, flow=self.parametrization == "flow")
+        return continuous_chain(self.sigma_min, self.sigma_max, self.parametrization)
 
     def sigmas(
         self,

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guided.levels import LogNormal, LossSecondMoment, Uniform
+from guided.levels import LogNormal, LossSecondMoment, Uniform, UniformTime
 from guided.losses import denoising_loss, hybrid_loss, variational_term
 from guided.model import Model
-from guided.schedule import Schedule
+from guided.processes import PROCESSES
 
-Levels = Uniform | LogNormal | LossSecondMoment
+Levels = Uniform | LogNormal | UniformTime | LossSecondMoment
 OBJECTIVES = ("simple", "edm", "min-snr", "hybrid", "vlb")
 
 
@@ -29,8 +29,8 @@ class Objective(nn.Module):
         model: what will be trained; decides the levels where none are given.
         kind: "simple" (L_simple, F's error weighted evenly), "edm", "min-snr" (weightings of `denoising_loss`),
             "hybrid" (L_simple + T/1000 L_vlb, for a learned variance) or "vlb" (T times the bound's terms).
-        levels: None is uniform timesteps for a discrete chain and log-normal sigma for a continuous model; also
-            "loss-second-moment", or any object of `guided.levels`.
+        levels: None is uniform timesteps for a discrete chain, uniform time for a score model ("vp", "sub-vp", "ve"),
+            log-normal sigma for other continuous models; also "loss-second-moment", or any object of `guided.levels`.
         label_dropout: probability that a label is replaced by the null class (Ho & Salimans 2022, Alg. 1).
         text_dropout: probability that a caption is replaced by the empty one (Nichol et al. 2022, section 4.2).
         low_res_noise: greatest level of the noise put on low_res, for models that are told; each picture's is drawn
@@ -68,7 +68,7 @@ class Objective(nn.Module):
         if low_res_noise < 0 or (low_res_noise and "low_res_sigma" not in model.conditions):
             raise ValueError("low_res_noise is a level, not negative, for models that are told how much noise there is")
         self.text_dropout, self.low_res_noise = text_dropout, low_res_noise
-        self.kind, self.levels, self.label_dropout = kind, _levels(levels, model.schedule), label_dropout
+        self.kind, self.levels, self.label_dropout = kind, _levels(levels, model), label_dropout
 
     def forward(self, model: Model, batch: dict[str, Any]) -> Tensor:
         x0 = batch["x0"] if "x0" in batch else batch["image"]
@@ -116,17 +116,24 @@ class Objective(nn.Module):
         return torch.where(drop, model.null_like(label), label)
 
 
-def _levels(levels: str | Levels | None, chain: Schedule | None) -> Levels:
+def _levels(levels: str | Levels | None, model: Model) -> Levels:
+    chain = model.schedule
+    if levels is None and model.parametrization in PROCESSES:
+        return UniformTime(PROCESSES[model.parametrization])
     if levels is None:
         return LogNormal() if chain is None else Uniform(len(chain))
     if isinstance(levels, str) and levels != "loss-second-moment":
         raise ValueError(f"levels must be 'loss-second-moment' or an object of guided.levels, got {levels!r}")
     if chain is None:
         if isinstance(levels, str | Uniform | LossSecondMoment):
-            raise ValueError("these levels are timesteps, but this model is continuous in time: use LogNormal")
+            raise ValueError(
+                "these levels are timesteps, but this model is continuous in time: use LogNormal or UniformTime"
+            )
         return levels
-    if isinstance(levels, LogNormal):
-        raise ValueError("LogNormal levels are for continuous models; this one's are the timesteps of its chain")
+    if isinstance(levels, LogNormal | UniformTime):
+        raise ValueError(
+            f"{type(levels).__name__} levels are for continuous models; this one's are the timesteps of its chain"
+        )
     levels = LossSecondMoment(len(chain)) if isinstance(levels, str) else levels
     if levels.T != len(chain):
         raise ValueError(f"the levels are for {levels.T} timesteps, the model's chain has {len(chain)}")

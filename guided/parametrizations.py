@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from guided.processes import PROCESSES
+
 
 class Scalings(NamedTuple):
     """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise): how F's output becomes an x0 (Karras et al. 2022, eq. 7)."""
@@ -22,9 +24,10 @@ def _vp(s: Tensor) -> Tensor:
     return (1 + s**2).rsqrt()
 
 
-def _vp_time(s: Tensor, beta_d: float = 19.9, beta_min: float = 0.1) -> Tensor:
-    """t of the continuous VP process (Song et al. 2021b, eq. 32; constants of Karras et al. 2022, Table 1)."""
-    return ((beta_min**2 + 2 * beta_d * (1 + s**2).log()).sqrt() - beta_min) / beta_d
+def _as_trained(s: Tensor, process: str) -> tuple[Tensor, Tensor]:
+    """c_in and c_noise of a network that sees the process's own state and 999 t, as score_sde's do."""
+    made = PROCESSES[process]
+    return made.scale(s), 999 * made.t(s)
 
 
 # One row a parametrization: what F estimates, as (c_skip, c_out, c_in, c_noise) of sigma (s) and the data's deviation
@@ -45,7 +48,9 @@ PARAMETRIZATIONS: dict[str, Callable[[Tensor, float], tuple[Tensor, Tensor, Tens
     ),
     # the velocity eps - x0 of z_t = (1 - t) x0 + t eps with t = s / (1 + s) (Lipman et al. 2023; Liu et al. 2023)
     "flow": lambda s, d: (1 / (1 + s), -s / (1 + s), 1 / (1 + s), s / (1 + s)),
-    # continuous score models (Song et al. 2021b; Karras et al. 2022, Table 1)
-    "vp": lambda s, d: (torch.ones_like(s), -s, _vp(s), 999 * _vp_time(s)),
+    # continuous score models: F = -score_y * deviation_y, for VE score * sigma (Song et al. 2021b; Karras et al. 2022,
+    # Table 1)
+    "vp": lambda s, d: (torch.ones_like(s), -s, *_as_trained(s, "vp")),
+    "sub-vp": lambda s, d: (torch.ones_like(s), -s, *_as_trained(s, "sub-vp")),
     "ve": lambda s, d: (torch.ones_like(s), s, torch.ones_like(s), (s / 2).log()),
 }

@@ -10,6 +10,7 @@ from guided.levels import LogNormal
 from guided.model import Model
 from guided.networks import TextConfig, UNet, UNetConfig
 from guided.objective import Objective
+from guided.processes import PROCESSES
 from guided.schedule import Schedule
 from guided.segments import Segments
 from guided.text import Bytes, OpenClip, Reader
@@ -24,7 +25,7 @@ class Preset:
         image_size, patch, parametrization, time_scale, sigma_data: as `Model` takes them.
         schedule: name and length of the chain of a discrete model, or None.
         objective: kind of `Objective`.
-        levels: log-normal (mean, std) of a continuous model.
+        levels: log-normal (mean, std) of a continuous model; a score model's are uniform in its process's time.
         label_dropout: for classifier-free guidance.
         batch_size, lr, betas, warmup, decay, ema, images, precision: as `train` takes them (`images` in all).
         optimizer: "adamw", or "muon" (`guided.training.optimizers`).
@@ -149,10 +150,11 @@ class Preset:
         kind = self.objective
         if variational != model.learned_range:
             kind = "hybrid" if model.learned_range else "simple"
+        log_normal = model.schedule is None and model.parametrization not in PROCESSES
         return Objective(
             model,
             kind,
-            levels=LogNormal(*self.levels) if model.schedule is None else None,
+            levels=LogNormal(*self.levels) if log_normal else None,
             label_dropout=self.label_dropout if model.null_label is not None else 0.0,
             text_dropout=self.text_dropout if "text" in model.conditions else 0.0,
             low_res_noise=self.low_res_noise if "low_res_sigma" in model.conditions else 0.0,
@@ -243,6 +245,34 @@ PRESETS: dict[str, Preset] = {
         parametrization="eps",
         schedule=("cosine", 1000),
         objective="hybrid",
+        flip=True,
+    ),
+    # score models by the objectives of their papers, on the networks of small64 and with the ranges of score_sde: from
+    # its sampling's t = 1e-3 (for VE 0) to 1
+    "vp64": Preset(
+        replace(_SMALL, num_res_blocks=2, dropout=0.1),
+        image_size=64,
+        patch=2,
+        parametrization="vp",
+        time_scale=1.0,
+        sigma_range=(0.01, 152.0),
+        flip=True,
+    ),
+    "sub-vp64": Preset(
+        replace(_SMALL, num_res_blocks=2, dropout=0.1),
+        image_size=64,
+        patch=2,
+        parametrization="sub-vp",
+        time_scale=1.0,
+        sigma_range=(0.001, 152.0),
+        flip=True,
+    ),
+    "ve64": Preset(
+        replace(_SMALL, num_res_blocks=2, dropout=0.1),
+        image_size=64,
+        patch=2,
+        parametrization="ve",
+        sigma_range=(0.02, 100.0),
         flip=True,
     ),
     # ADM for 64 pixels with a null class; for a large GPU

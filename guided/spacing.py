@@ -8,16 +8,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from guided.processes import PROCESSES
 from guided.schedule import Schedule, interpolate, karras_sigmas, log_snr_sigmas, space_timesteps
 
 
-def continuous_chain(sigma_min: float, sigma_max: float, *, flow: bool = False) -> Tensor:
+def continuous_chain(sigma_min: float, sigma_max: float, parametrization: str = "edm") -> Tensor:
     """A chain for a continuous model: 1000 increasing levels from sigma_min to sigma_max, float64.
 
-    Uniform in the t of the linear 1000-step chain; for flow matching in t = sigma / (1 + sigma).
+    Uniform in the t of what the model was trained on: the process of a score model, flow matching's t = sigma / (1 +
+    sigma); for all others the linear 1000-step chain's.
     """
     ends = torch.tensor([sigma_min, sigma_max], dtype=torch.float64)
-    if flow:
+    if parametrization in PROCESSES:
+        process = PROCESSES[parametrization]
+        low, high = process.t(ends).tolist()
+        levels = process.sigma(torch.linspace(low, high, 1000, dtype=torch.float64))
+        levels[0], levels[-1] = ends
+        return levels
+    if parametrization == "flow":
         low, high = ends / (1 + ends)
         t = torch.linspace(float(low), float(high), 1000, dtype=torch.float64)
         return t / (1 - t)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -49,3 +50,20 @@ Denoiser = Callable[[Tensor, Tensor], Prediction]
 
 NoiseFn = Callable[[Tensor], Tensor]
 """Called as noise(x): standard normal noise of x's shape, dtype and device, like torch.randn_like."""
+
+
+def score(D: Denoiser, x: Tensor, sigma: Tensor | float) -> Tensor:
+    """grad_x log p(x; sigma) = (D - x) / sigma^2 of any denoiser, guided or not (Karras et al. 2022, eq. 3).
+
+    Args:
+        x: (N, ...) at noise level sigma.
+        sigma: () or (N,), positive.
+
+    Returns:
+        Like x.
+    """
+    sigma = torch.as_tensor(sigma, dtype=torch.float64)
+    variance = sigma.cpu() ** 2
+    if variance.ndim:
+        variance = variance.to(x.dtype).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
+    return (D(x, sigma).x0 - x) / variance

@@ -16,7 +16,8 @@ PACKAGES = ("guided", "classifiers", "editing", "demos")
 # From the ground up: a module may import its own row and those before it; "guided.x" stands for all inside it.
 LAYERS = [
     {
-        "guided.types", "guided.noise", "guided.schedule", "guided.spacing", "guided.labels",
+        "guided.types", "guided.noise", "guided.schedule", "guided.processes",
+        "guided.spacing", "guided.labels",
         "guided.pixels", "guided.images", "guided.film", "guided.folders", "guided.augment", "guided.data", "guided.conditions",
         "guided.segments", "guided.pair_files", "guided.pairs",
         "guided.parametrizations", "guided.bpe", "guided.towers", "guided.text", "guided.holes", "guided.derived",

@@ -70,7 +70,13 @@ class ExactGaussian(nn.Module):
 
     def forward(self, inputs: Tensor, t: Tensor) -> Tensor:
         s = self.sigma
-        scale = {"edm": 1 / (s**2 + 0.25) ** 0.5, "flow": 1 / (1 + s), "ve": 1.0}.get(self.row, 1 / (1 + s**2) ** 0.5)
+        scales = {
+            "edm": 1 / (s**2 + 0.25) ** 0.5,
+            "flow": 1 / (1 + s),
+            "ve": 1.0,
+            "sub-vp": (s**2 / 4 + 1) ** 0.5 - s / 2,
+        }
+        scale = scales.get(self.row, 1 / (1 + s**2) ** 0.5)
         x = inputs / scale
         x0 = MEAN + STD**2 / (STD**2 + s**2) * (x - MEAN)  # E[x0 | x]
         eps = (x - x0) / s  # E[noise | x]
@@ -81,6 +87,7 @@ class ExactGaussian(nn.Module):
             "v": alpha * eps - beta * x0,
             "flow": eps - x0,
             "vp": eps,
+            "sub-vp": eps,
             "ve": -eps,
             # Karras et al. 2022, eq. 8, the effective target: (y - c_skip (y + n)) / c_out
             "edm": (x0 - 0.25 / (s**2 + 0.25) * x) / (s * 0.5 / (s**2 + 0.25) ** 0.5),

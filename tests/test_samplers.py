@@ -25,9 +25,13 @@ from guided.samplers import (
     dpmpp_sde,
     euler,
     euler_ancestral,
+    euler_maruyama,
     heun,
     langevin,
     lms,
+    predictor_corrector,
+    reverse_diffusion,
+    rk45,
     unipc,
 )
 from guided.samplers.steps import phi
@@ -67,6 +71,12 @@ STOCHASTIC = {
     "dpmpp_2m_sde-heun": partial(dpmpp_2m_sde, solver_type="heun"),
     "dpmpp_3m_sde": dpmpp_3m_sde,
     "annealed_langevin": annealed_langevin,
+    "reverse_diffusion": reverse_diffusion,
+    "reverse_diffusion-vp": partial(reverse_diffusion, process="vp"),
+    "reverse_diffusion-sub-vp": partial(reverse_diffusion, process="sub-vp"),
+    "euler_maruyama": euler_maruyama,
+    "euler_maruyama-ve": partial(euler_maruyama, process="ve"),
+    "predictor_corrector": partial(predictor_corrector, step_size=0.02),
 }
 ONE_STEP = [
     "ddpm",
@@ -78,7 +88,7 @@ ONE_STEP = [
     "dpm2_ancestral",
     "dpmpp_2s_ancestral",
 ]
-ONE_STEP += ["dpmpp_sde", "annealed_langevin"]
+ONE_STEP += ["dpmpp_sde", "annealed_langevin", "reverse_diffusion", "euler_maruyama", "predictor_corrector", "rk45"]
 
 
 def last(states):
@@ -238,6 +248,11 @@ def test_deterministic_runs_draw_no_noise(name):
         (dpmpp_2m_sde, 4),
         (dpmpp_3m_sde, 4),
         (partial(annealed_langevin, moves=3), 12),
+        (reverse_diffusion, 4),
+        (euler_maruyama, 4),
+        (partial(predictor_corrector, moves=2), 12),
+        (partial(predictor_corrector, predictor="ddim"), 4),  # eta = 0: the corrector's alone
+        (rk45, 0),
         (partial(euler, s_churn=1, s_tmin=0.5, s_tmax=2), 5),  # once a step, also outside the window
         (partial(heun, s_churn=1, s_tmin=0.5, s_tmax=2), 5),
     ],
@@ -375,7 +390,7 @@ def test_wrong_sigmas(name, sigmas, message):
         next(SAMPLERS[name](D, start(), torch.tensor(sigmas)))
 
 
-@pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in ("ddim", "euler")])
+@pytest.mark.parametrize("name", [n for n in SAMPLERS if n not in ("ddim", "euler", "rk45")])
 def test_only_ddim_and_euler_go_up(name):
     with pytest.raises(ValueError, match=r"to go up use ddim\(eta=0\) or euler"):
         next(SAMPLERS[name](D, start(), torch.tensor([0.1, 1.0])))
@@ -402,6 +417,15 @@ def test_only_ddim_and_euler_go_up(name):
         (partial(ddpm, variance="learned"), "needs a denoiser with var_frac"),
         (partial(annealed_langevin, moves=0), "moves must be at least 1"),
         (partial(annealed_langevin, step_size=2.5), r"step_size must lie in \(0, 1\]"),
+        (partial(reverse_diffusion, process="vpp"), "process must be one of vp, sub-vp, ve, got 'vpp'"),
+        (partial(euler_maruyama, process="edm"), "process must be one of vp, sub-vp, ve, got 'edm'"),
+        (partial(predictor_corrector, predictor="ddpmm"), "predictor must be one of 'ddpm', .* got 'ddpmm'"),
+        (partial(predictor_corrector, predictor="predictor_corrector"), "predictor must be one of"),
+        (partial(predictor_corrector, snr=0), "snr must be positive"),
+        (partial(predictor_corrector, step_size=-1), "step_size must be positive"),
+        (partial(predictor_corrector, moves=-1), "moves must be at least 0"),
+        (partial(rk45, rtol=0), "rtol must be positive"),
+        (partial(rk45, atol=-1), "atol must be positive"),
     ],
 )
 def test_wrong_options(run, message):
@@ -414,6 +438,8 @@ def test_wrong_corrector_options():
         langevin(D, start(), 0.0, noise=torch.randn_like)
     with pytest.raises(ValueError, match="snr must be positive"):
         langevin(D, start(), 1.0, noise=torch.randn_like, snr=0)
+    with pytest.raises(ValueError, match="step_size must be positive"):
+        langevin(D, start(), 1.0, noise=torch.randn_like, step_size=0)
 
 
 @pytest.mark.parametrize("run", [partial(ddim, eta=0.5), partial(euler, s_churn=1)])

@@ -13,9 +13,12 @@ Networks run without gradients, and the caller's loop body keeps its own gradien
 """
 
 from guided.samplers.ancestral import ddpm
+from guided.samplers.annealed import annealed_langevin
+from guided.samplers.corrector import corrected, langevin, predictor_corrector
 from guided.samplers.first_order import ddim, euler, euler_ancestral
-from guided.samplers.langevin import annealed_langevin, langevin
+from guided.samplers.flow import rk45
 from guided.samplers.multistep import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde, lms
+from guided.samplers.predictors import euler_maruyama, reverse_diffusion
 from guided.samplers.second_order import dpm2, dpm2_ancestral, dpmpp_2s_ancestral, dpmpp_sde, heun
 from guided.samplers.unipc import unipc
 
@@ -34,7 +37,11 @@ SAMPLERS = {
     "dpmpp_3m_sde": dpmpp_3m_sde,
     "lms": lms,
     "unipc": unipc,
+    "reverse_diffusion": reverse_diffusion,
+    "euler_maruyama": euler_maruyama,
+    "predictor_corrector": predictor_corrector,
     "annealed_langevin": annealed_langevin,
+    "rk45": rk45,
 }
 
-__all__ = ["SAMPLERS", "langevin", *SAMPLERS]
+__all__ = ["SAMPLERS", "corrected", "langevin", *SAMPLERS]
