@@ -18,7 +18,8 @@ LAYERS = [
     {
         "guided.types", "guided.noise", "guided.schedule", "guided.processes",
         "guided.spacing", "guided.labels",
-        "guided.pixels", "guided.images", "guided.film", "guided.folders", "guided.augment", "guided.data", "guided.conditions",
+        "guided.pixels", "guided.images", "guided.film", "guided.folders", "guided.augment", "guided.data",
+        "guided.conditions",
         "guided.segments", "guided.pair_files", "guided.pairs",
         "guided.parametrizations", "guided.bpe", "guided.towers", "guided.text", "guided.holes", "guided.derived",
     },

@@ -63,6 +63,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--on-corrupt", default="skip", choices=["skip", "error"])
     p.add_argument("--save-every", type=int, default=10_000, help="images between checkpoints")
     p.add_argument("--grid", type=int, default=36, help="pictures of the sample grids; 0 for none")
+    p.add_argument("--tensorboard", action="store_true", help="write curves and grids to OUT/tensorboard as well")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", help="cpu, cuda, mps; the best there is by default")
     p.add_argument("--processes", type=int, help="fail unless torchrun started so many")
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from guided.commands.train_pictures import generator
     from guided.presets import PRESETS
     from guided.train import train
+    from guided.training.board import on_board
     from guided.training.optimizers import OPTIMIZERS
     from guided.training.world import check_processes
 
@@ -111,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
         device=device,
         optimizer=OPTIMIZERS[preset.optimizer],
     )
+    if args.tensorboard:
+        steps = on_board(steps, args.out)
     for step in steps:
         if step.saved and os.environ.get("RANK", "0") == "0":
             if not step.stopped:
@@ -172,6 +176,10 @@ def check(args: argparse.Namespace) -> None:
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be in [0, 1), got {value}")
     check_folder(Path(args.out), "--out")
+    if args.tensorboard:
+        from guided.training.board import check_board
+
+        check_board()
 
 
 def with_flags(preset: Preset, args: argparse.Namespace) -> Preset:
