@@ -12,10 +12,10 @@ import gradio as gr
 
 from demos import limits, words
 from demos.shelf import Shelf
-from demos.tabs import generate
+from demos.tabs import edit, generate
 from demos.words import say
 
-TABS = (generate,)
+TABS = (generate, edit)
 """In the order of the page; each has NAME, WORDS and build(shelf)."""
 FONT = gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 600))  # it lies in gradio's own files
 THEME = gr.themes.Default(font=[FONT, "system-ui", "sans-serif"])
