@@ -26,7 +26,7 @@ from guided.evaluation.pictures import Pictures, from_tensor
 from guided.evaluation.report import Report, Row
 from guided.evaluation.scores import Matcher, clip_score, inception_score, share_right
 
-__all__ = ["MEASURES", "evaluate", *_names]
+__all__ = ["MEASURES", "compare", "evaluate", *_names]
 
 MEASURES = {
     "frechet": "Frechet distance",
@@ -99,7 +99,9 @@ def evaluate(
         fitted = each.fitted(sets.get(TRAIN, sets[REFERENCE]), **look)
         found = {of: extract(fitted, pictures, **look) for of, pictures in sets.items() if len(pictures)}
         if set(wanted) & set(COMPARED):
-            rows += _compared(found, sets[REFERENCE].statistics, each.name, wanted, equal, interval, progress)
+            chosen = [name for name in COMPARED if name in wanted]
+            statistics = sets[REFERENCE].statistics
+            rows += compare(found, each.name, chosen, statistics, equal=equal, progress=progress, **interval)
         if "memory" in wanted:
             rows += _remembered(found, each.name, interval)
     if judge is not None and {"inception", "accuracy"} & set(wanted):
@@ -153,15 +155,34 @@ def check_needs(
     return usual if measures is None else list(measures)
 
 
-def _compared(found, statistics, name, wanted, equal, interval, progress) -> list[Row]:
-    """Distances of features to the reference's: of the samples and, where they are there, of the training pictures."""
+def compare(
+    found: dict[str, Tensor],
+    name: str,
+    measures: Sequence[str] = ("frechet",),
+    statistics: Gaussian | None = None,
+    *,
+    equal: bool = True,
+    progress: bool = False,
+    **interval: Any,
+) -> list[Row]:
+    """Distances of features: of the samples' and, where they are there, of the training pictures' to the reference's.
+
+    Args:
+        found: features (N, D), pictures in random order, under "samples", "reference pictures" and, if they are to be
+            compared as well, "training pictures".
+        name: of the features.
+        measures: keys of MEASURES, of those that compare features.
+        statistics: the reference's Gaussian under the Inception of FID; used for its Frechet distance where there are
+            no reference pictures, or with equal=False.
+        **interval: draws, level and seed, as `guided.evaluation.estimates` takes them.
+    """
     if statistics is not None and name == INCEPTION and (REFERENCE not in found or not equal):
-        rest = [measure for measure in wanted if measure != "frechet"] if REFERENCE in found else []
-        rows = _to_statistics(found, statistics, name, interval) if "frechet" in wanted else []
-        return rows + (_compared(found, None, name, rest, equal, interval, progress) if rest else [])
+        rest = [measure for measure in measures if measure != "frechet"] if REFERENCE in found else []
+        rows = _to_statistics(found, statistics, name, interval) if "frechet" in measures else []
+        return rows + (compare(found, name, rest, equal=equal, progress=progress, **interval) if rest else [])
     others = [of for of in (SAMPLES, TRAIN) if of in found]
     order = [*others, REFERENCE]
-    names = [m for m in COMPARED if m in wanted]
+    names = list(measures)
 
     def statistic(*index: Tensor) -> dict[tuple[str, str], float]:
         chosen = {of: found[of][i] for of, i in zip(order, index, strict=True)}

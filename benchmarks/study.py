@@ -1,0 +1,248 @@
+"""Which sampler, with how many evaluations, and how much guidance: a study of one model, resumable row by row.
+
+    python benchmarks/study.py DATA [--model emoji64] [--judge FOLDER] [--n 160] [--parts samplers guidance]
+
+Every row is a set of samples with the same classes (as frequent as among the training pictures) and the same seeds;
+its Frechet distances in each of the features are to the training pictures, at equal counts. Held-out pictures in their
+place are the yardstick. Samples stay in runs/study/, figures in benchmarks/results/study-NAME.json as they are made,
+and the program goes on where it was stopped. Each start also writes docs/study.md and its plots from all figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import study_page
+import torch
+from torch import Tensor
+
+import classifiers
+import guided
+from guided.commands.measured import features_of, judge_of
+from guided.evaluate import REFERENCE, SAMPLES, compare
+from guided.evaluation import Features, Pictures, draw, estimates, extract, open_pictures, share_right
+from guided.evaluation.features import by_class
+from guided.folders import splits
+from guided.presets import PRESETS
+from guided.samplers import SAMPLERS
+from guided.types import Prediction
+
+ROOT = Path(__file__).parent.parent
+BUDGETS = (10, 20, 5, 50, 250)  # evaluations, those of most use first
+STUDIED = (  # euler is ddim; annealed_langevin and rk45 have no fixed number of evaluations
+    "unipc", "ddim", "ddpm", "dpmpp_2m", "heun", "euler_ancestral", "dpmpp_2m_sde", "dpmpp_3m_sde", "lms", "dpm2",
+    "dpmpp_sde", "dpmpp_2s_ancestral", "dpm2_ancestral",
+)  # fmt: skip
+GUIDED_STEPS = 10
+SCALES = {"none": (1.0,), "cfg": (1.5, 2.0, 3.0, 5.0), "window": (2.0, 3.0, 5.0), "classifier": (2.0, 5.0, 10.0)}
+WINDOW = (0.3, 10.0)
+MEASURES = ("frechet", "precision", "recall", "coverage")
+
+
+def steps_for(sampler: str, evaluations: int) -> int:
+    """The most steps of a sampler that take no more evaluations than that; at least one step."""
+
+    def calls(steps: int) -> int:
+        count = 0
+
+        def D(x: Tensor, sigma: Tensor) -> Prediction:
+            nonlocal count
+            count += 1
+            return Prediction(x * 0)
+
+        sigmas = torch.cat([torch.linspace(5, 0.1, steps, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
+        for _ in SAMPLERS[sampler](D, torch.ones(1, 1, 1, 1), sigmas, noise=torch.zeros_like):
+            pass
+        return count
+
+    each = (calls(6) - calls(4)) / 2
+    steps = max(1, int((evaluations - calls(4)) / each + 4))
+    while steps > 1 and calls(steps) > evaluations:
+        steps -= 1
+    return steps
+
+
+def rows_of(parts: list[str], budgets: list[int], samplers: list[str], classifier: str | None) -> list[dict]:
+    """What is to be measured, in the order in which it is of use."""
+    rows = []
+    if "guidance" in parts:
+        for kind, scales in SCALES.items():
+            if kind != "classifier" or classifier:
+                rows += [{"part": "guidance", "kind": kind, "scale": scale, "steps": GUIDED_STEPS} for scale in scales]
+    if "samplers" in parts:
+        for budget in [b for b in BUDGETS if b in budgets]:
+            for name in samplers:
+                rows.append({"part": "samplers", "sampler": name, "budget": budget, "steps": steps_for(name, budget)})
+    return rows
+
+
+class Study:
+    """A model, the pictures it is compared to, and what they are compared by; figures are kept in a file.
+
+    Features of real pictures are kept beside the samples, since they are the same for every row.
+    """
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.name = args.name or Path(args.data).stem
+        self.model = guided.load(args.model, dtype=torch.bfloat16 if args.dtype == "bf16" else None)
+        self.work = Path(args.work) / self.name
+        self.train, self.held_out = self._real("train"), self._real(args.split)
+        self.features = [self._fitted(features_of(name, "cpu")) for name in args.features]
+        self.judge = None if args.judge is None else judge_of(args.judge, "cpu")
+        self.clf = None if args.classifier == "none" else classifiers.load(args.classifier)
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))[: args.n]
+        self.labels = None if self.train.labels is None else self.train.labels[order]
+        self.file = Path(args.results) / f"study-{self.name}.json"
+        self.figures = json.loads(self.file.read_text()) if self.file.exists() else {"about": {}, "rows": {}}
+        about = self._about()
+        was = self.figures["about"]
+        for key in ("model", "n", "features", "dtype", "data"):
+            if was and was.get(key) != about[key]:
+                raise ValueError(f"{self.file} holds figures of another {key}: {was.get(key)}; give another --name")
+        self.figures["about"] = {**about, "judge": about["judge"] or was.get("judge")}
+
+    def _about(self) -> dict:
+        return {
+            "data": Path(self.args.data).name, "model": self.args.model, "n": self.args.n, "dtype": self.args.dtype,
+            "features": [f.name for f in self.features], "judge": self.judge and self.judge.name,
+            "train": len(self.train), "held_out": len(self.held_out), "guided_steps": GUIDED_STEPS, "window": WINDOW,
+        }  # fmt: skip
+
+    def _real(self, split: str) -> Pictures:
+        reading = {}
+        preset = PRESETS.get(self.model.provenance.get("arguments", {}).get("preset"))
+        if preset is not None:
+            reading = {k: v for k, v in preset.data.items() if k in ("label", "other", "min_per_class", "background")}
+        if self.model.class_names:
+            reading["class_names"] = self.model.class_names
+        return open_pictures(self.args.data, size=self.model.image_size, split=split, reading=reading)
+
+    def _fitted(self, features: Features) -> Features:
+        return features.fitted(self.train)
+
+    def known(self, features: Features, pictures: Pictures) -> Tensor:
+        """Features of real pictures, from the disk where they are there."""
+        key = hashlib.sha256(f"{features.name} {pictures.name} {len(pictures)}".encode()).hexdigest()[:12]
+        file = self.work / f"features-{key}.npy"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.save(file, extract(features, pictures).numpy())
+        return torch.from_numpy(np.load(file))
+
+    def samples(self, row: dict) -> Pictures:
+        """A row's samples, drawn where they are not there yet."""
+        how, told, terms = {"steps": row["steps"]}, {}, None
+        if row["part"] == "samplers":
+            how["sampler"] = row["sampler"]
+        elif row["kind"] == "classifier":
+            told = {"classifier": self.args.classifier, "scale": row["scale"]}
+            terms = lambda part: [self.clf.term(targets[part], row["scale"])]  # noqa: E731
+            targets = by_class(self.model.class_names, self.labels, self.clf.class_names)
+        else:
+            how |= {"guidance_scale": row["scale"], "window": WINDOW if row["kind"] == "window" else None}
+        folder = self.work / label_of(row).replace(" ", "-")
+        return draw(
+            self.model, folder, self.args.n, labels=self.labels, batch_size=self.args.batch_size, terms=terms,
+            told=told, name="samples", **how,
+        )  # fmt: skip
+
+    def measure(self, pictures: Pictures) -> dict:
+        """Figures of a set of pictures against the training pictures, in every feature space; the judge's share."""
+        found: dict = {}
+        for features in self.features:
+            rows = self.known(features, pictures) if pictures is self.held_out else extract(features, pictures)
+            train = self.known(features, self.train)
+            mixed = {SAMPLES: shuffled(rows)[: self.args.n], REFERENCE: shuffled(train)}
+            for row in compare(mixed, features.name, MEASURES, draws=self.args.draws):
+                found.setdefault(features.name, {})[row.measure] = asdict(row.estimate)
+        if self.judge is not None and pictures.labels is not None:
+            found["judge"] = self.judged(pictures)
+        return found
+
+    def judged(self, pictures: Pictures) -> dict:
+        """The share that the judge finds in the asked class."""
+        logits = extract(self.judge, pictures, logits=True)
+        y = by_class(pictures.class_names, pictures.labels, self.judge.class_names)
+        n = len(y)
+        result = estimates(lambda i: {"top1": share_right(logits[i], y[i])}, [n], shares={"top1": n})
+        return {self.judge.name: asdict(result["top1"])}
+
+    def run(self, rows: list[dict]) -> None:
+        """Measure what has no figures yet; they are written after each row."""
+        if "held-out" not in self.figures["rows"]:
+            self.keep("held-out", {"part": "real"}, self.measure(self.held_out))
+        for row in rows:
+            key, done = label_of(row), self.figures["rows"].get(label_of(row))
+            if done is None:
+                self.keep(key, row, self.measure(self.samples(row)))
+            elif self.judge is not None and "judge" not in done:
+                self.keep(key, row, {**done, "judge": self.judged(self.samples(row))})
+        if self.judge is not None and "judge" not in self.figures["rows"]["held-out"]:
+            real = self.figures["rows"]["held-out"]
+            self.keep("held-out", {"part": "real"}, {**real, "judge": self.judged(self.held_out)})
+
+    def keep(self, key: str, row: dict, figures: dict) -> None:
+        """Write one row."""
+        self.figures["rows"][key] = {**row, **figures}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(json.dumps(self.figures, indent=1) + "\n")
+        told = [f"{figures[f.name]['Frechet distance']['value']:.4g}" for f in self.features]
+        print(key, *told, file=sys.stderr, flush=True)
+
+
+def label_of(row: dict) -> str:
+    """A row's name."""
+    if row["part"] == "samplers":
+        return f"{row['sampler']} {row['budget']}"
+    return f"{row['kind']} {row['scale']:g}"
+
+
+def shuffled(rows: Tensor) -> Tensor:
+    """In random order, the same for equal counts."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The program's arguments."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("data", help="the pack that the model was trained on, with splits")
+    p.add_argument("--model", default="emoji64")
+    p.add_argument("--classifier", default="emoji64", help="that guides; none for none")
+    p.add_argument("--judge", help="a classifier of its own that judges; may be given later")
+    p.add_argument("--features", nargs="+", default=["colours", "pca64+clip:emoji64"])
+    p.add_argument("--n", type=int, default=160, help="samples a row")
+    p.add_argument("--parts", nargs="+", default=["guidance", "samplers"], choices=["guidance", "samplers"])
+    p.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), help="evaluations")
+    p.add_argument("--samplers", nargs="+", default=list(STUDIED))
+    p.add_argument("--split", default="test", help="of the held-out pictures")
+    p.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"])
+    p.add_argument("--batch-size", type=int, default=16)
+    p.add_argument("--draws", type=int, default=100, help="halves that an interval is made of")
+    p.add_argument("--name", help="of the study; the pack's by default")
+    p.add_argument("--work", default="runs/study")
+    p.add_argument("--results", default=str(ROOT / "benchmarks" / "results"))
+    p.add_argument("--page", default=str(ROOT / "docs" / "study.md"))
+    p.add_argument("--images", default=str(ROOT / "docs" / "images"))
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure what is left, then write the page."""
+    args = parser().parse_args(argv)
+    if not {"train", args.split} <= set(splits(args.data)):
+        raise SystemExit(f"{args.data} needs the splits train and {args.split}")
+    study = Study(args)
+    study_page.write(Path(args.results), Path(args.page), Path(args.images))
+    study.run(rows_of(args.parts, args.budgets, args.samplers, None if args.classifier == "none" else args.classifier))
+    study_page.write(Path(args.results), Path(args.page), Path(args.images))
+
+
+if __name__ == "__main__":
+    main()

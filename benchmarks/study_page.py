@@ -1,0 +1,179 @@
+"""docs/study.md and its plots, from the figures that benchmarks/study.py keeps.
+
+python benchmarks/study_page.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+BUDGETS = (5, 10, 20, 50, 250)
+DISTANCE = "Frechet distance"
+KINDS = {
+    "none": "no guidance",
+    "cfg": "classifier-free",
+    "window": "classifier-free, within a window of sigma",
+    "classifier": "classifier",
+}
+HEAD = """\
+# Study: samplers, evaluations, guidance
+
+Every row is a set of samples of equal classes (as frequent as among the training pictures) and seeds. Its Frechet
+distance is to the training pictures, at equal counts, averaged over disjoint blocks of them; in brackets the 95 %
+interval from halves ([how](guides/evaluation.md)). All rows share their bias, so rows compare, and held-out pictures in
+the samples' place are the yardstick; published figures do not compare. What is not measured yet is left out, or "-".
+"""
+
+
+def write(results: Path, page: Path, images: Path) -> None:
+    """The page from all studies in `results`; nothing where there are none."""
+    studies = {p.stem.removeprefix("study-"): json.loads(p.read_text()) for p in sorted(results.glob("study-*.json"))}
+    sections = [section(name, study, images) for name, study in studies.items() if len(study["rows"]) > 1]
+    if sections:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text("\n".join([HEAD, *sections]))
+
+
+def section(name: str, study: dict, images: Path) -> str:
+    """One study as text; its plots are drawn."""
+    about, rows = study["about"], study["rows"]
+    features = about["features"]
+    lines = [
+        f"## {name}",
+        "",
+        f"Model `{about['model']}` in {about['dtype']}, {about['n']} samples a row, {about['train']} training and "
+        f"{about['held_out']} held-out pictures. Made by `python benchmarks/study.py {about['data']}`.",
+        "",
+    ]
+    if any(row["part"] == "samplers" for row in rows.values()):
+        lines += ["### Evaluations against quality", "", "No guidance; spacing uniform in log SNR.", ""]
+        lines += [image(f"study-{name}-evaluations.png", "Frechet distance by evaluations")]
+        for feature in features:
+            lines += [f"Frechet distance, {feature} (held-out pictures: {cell(rows['held-out'], feature)}):", ""]
+            lines += [*sampler_table(rows, feature), ""]
+        evaluations_plot(rows, features, images / f"study-{name}-evaluations.png")
+    if any(row["part"] == "guidance" for row in rows.values()):
+        low, high = about["window"]
+        lines += ["### Guidance scale against fidelity and diversity", ""]
+        lines += [f"unipc, {about['guided_steps']} steps; the window is {low:g} < sigma <= {high:g}.", ""]
+        lines += [image(f"study-{name}-guidance.png", "Fidelity and diversity by guidance scale")]
+        for feature in features:
+            lines += [f"By {feature}:", "", *guidance_table(rows, feature, about.get("judge")), ""]
+        guidance_plot(rows, features, images / f"study-{name}-guidance.png")
+    return "\n".join(lines)
+
+
+def image(file: str, text: str) -> str:
+    """A picture in the page, and an empty line."""
+    return f"![{text}](images/{file})\n"
+
+
+def cell(row: dict | None, feature: str, measure: str = DISTANCE) -> str:
+    """A figure with its interval."""
+    if row is None or feature not in row or measure not in row[feature]:
+        return "-"
+    e = row[feature][measure]
+    return f"{e['value']:.3g} ({e['low']:.3g} .. {e['high']:.3g})"
+
+
+def sampler_table(rows: dict, feature: str) -> list[str]:
+    """A line a sampler, a column a number of evaluations."""
+    found = {name: row for name, row in rows.items() if row["part"] == "samplers"}
+    samplers = list(dict.fromkeys(row["sampler"] for row in found.values()))
+    lines = [f"| sampler | {' | '.join(map(str, BUDGETS))} |", "|---" * (len(BUDGETS) + 1) + "|"]
+    for sampler in samplers:
+        cells = [cell(found.get(f"{sampler} {budget}"), feature) for budget in BUDGETS]
+        lines.append(f"| {sampler} | {' | '.join(cells)} |")
+    return lines
+
+
+def guidance_table(rows: dict, feature: str, judge: str | None) -> list[str]:
+    """A line a kind and scale of guidance, and one for held-out pictures."""
+    measures = (DISTANCE, "precision", "recall", "coverage")
+    head = ["guidance", "scale", *measures, *(["found in the asked class"] if judge else [])]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, row in rows.items():
+        if row["part"] not in ("guidance", "real"):
+            continue
+        said = ["held-out pictures", ""] if name == "held-out" else [KINDS[row["kind"]], f"{row['scale']:g}"]
+        cells = [cell(row, feature, measure) for measure in measures]
+        if judge:
+            cells.append(cell({judge: {"": row["judge"][judge]}}, judge, "") if "judge" in row else "-")
+        lines.append(f"| {' | '.join(said + cells)} |")
+    return lines
+
+
+def evaluations_plot(rows: dict, features: list[str], file: Path) -> None:
+    """Frechet distance over evaluations, a line a sampler, a panel a feature space."""
+    plt = pyplot()
+    figure, axes = plt.subplots(1, len(features), figsize=(5.5 * len(features), 4.5), squeeze=False)
+    found = [row for row in rows.values() if row["part"] == "samplers"]
+    for axis, feature in zip(axes[0], features, strict=True):
+        for sampler in dict.fromkeys(row["sampler"] for row in found):
+            own = sorted((row for row in found if row["sampler"] == sampler), key=lambda row: row["budget"])
+            axis.errorbar([row["budget"] for row in own], **bars(own, feature, DISTANCE), label=sampler)
+        axis.axhline(rows["held-out"][feature][DISTANCE]["value"], color="0.5", ls="--", label="held-out pictures")
+        axis.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="Frechet distance", title=feature)
+        axis.set_xticks(BUDGETS, [str(b) for b in BUDGETS])
+        axis.minorticks_off()
+    axes[0, -1].legend(fontsize=8)
+    save(plt, figure, file)
+
+
+def guidance_plot(rows: dict, features: list[str], file: Path) -> None:
+    """Frechet distance by scale; precision over recall, a line a kind of guidance."""
+    plt = pyplot()
+    figure, axes = plt.subplots(2, len(features), figsize=(5.5 * len(features), 8), squeeze=False)
+    found = [row for row in rows.values() if row["part"] == "guidance"]
+    plain = [row for row in found if row["kind"] == "none"]
+    for i, feature in enumerate(features):
+        by_scale, trade = axes[0, i], axes[1, i]
+        for kind in dict.fromkeys(row["kind"] for row in found if row["kind"] != "none"):
+            own = [row for row in found if row["kind"] == kind]
+            own = sorted(own, key=lambda row: row["scale"])
+            by_scale.errorbar([row["scale"] for row in own], **bars(own, feature, DISTANCE), label=KINDS[kind])
+            line = plain + own
+            recall, precision = ([row[feature][m]["value"] for row in line] for m in ("recall", "precision"))
+            trade.plot(recall, precision, "o-", label=KINDS[kind])
+            for row in own:
+                at = row[feature]["recall"]["value"], row[feature]["precision"]["value"]
+                trade.annotate(f"{row['scale']:g}", at, fontsize=8, xytext=(4, 4), textcoords="offset points")
+        for name, value in (("no guidance", plain[0] if plain else None), ("held-out pictures", rows["held-out"])):
+            if value is not None:
+                style = {"color": "0.5", "ls": "--" if name == "held-out pictures" else ":", "label": name}
+                by_scale.axhline(value[feature][DISTANCE]["value"], **style)
+        by_scale.set(xlabel="scale", ylabel="Frechet distance", title=feature)
+        trade.set(xlabel="recall (diversity)", ylabel="precision (fidelity)")
+    axes[0, -1].legend(fontsize=8)
+    save(plt, figure, file)
+
+
+def bars(rows: list[dict], feature: str, measure: str) -> dict:
+    """Values and distances to the ends of their intervals, as errorbar takes them."""
+    e = [row[feature][measure] for row in rows]
+    below, above = [v["value"] - v["low"] for v in e], [v["high"] - v["value"] for v in e]
+    return {"y": [v["value"] for v in e], "yerr": [below, above], "marker": "o", "ms": 4, "capsize": 2, "lw": 1.2}
+
+
+def pyplot():
+    """matplotlib without a screen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def save(plt, figure, file: Path) -> None:
+    """A PNG, without when and by what it was made, so that equal figures give equal files."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(file, dpi=90, metadata={"Software": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    write(ROOT / "benchmarks" / "results", ROOT / "docs" / "study.md", ROOT / "docs" / "images")

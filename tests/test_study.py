@@ -1,0 +1,79 @@
+"""The study of samplers and guidance: from a model and a pack to a page, going on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import guided
+from guided.networks import UNet, UNetConfig
+
+pytest.importorskip("matplotlib")
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import study
+import study_page
+
+NAMES = ["blue", "red"]
+
+
+@pytest.fixture
+def there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    trunk = {"model_channels": 32, "num_res_blocks": 1, "channel_mult": (1,), "attention_resolutions": ()}
+    net = UNet(UNetConfig(in_channels=48, out_channels=48, num_classes=3, **trunk))
+    guided.save(
+        guided.Model(net, parametrization="edm", image_size=16, patch=4, class_names=NAMES, null_class=True), "model"
+    )
+    for split, n in (("train", 30), ("test", 14)):
+        for i in range(n):
+            guided.save_png(torch.rand(3, 16, 16) * 2 - 1, f"data/{split}/{NAMES[i % 2]}/{i}.png")
+    return tmp_path
+
+
+def words(*more: str) -> list[str]:
+    return [
+        "data", "--model", "model", "--classifier", "none", "--features", "colours:2", "pca3+averages:4", "--n", "12",
+        "--budgets", "5", "--samplers", "unipc", "heun", "--draws", "4", "--results", "results",
+        "--page", "docs/study.md", "--images", "docs/images", *more,
+    ]  # fmt: skip
+
+
+def test_a_study_goes_on_and_makes_its_page(there, monkeypatch):
+    asked = []
+    real = study.draw
+    monkeypatch.setattr(study, "draw", lambda *a, **k: asked.append(k) or real(*a, **k))
+    study.main(words("--parts", "samplers"))
+    assert [(k["sampler"], k["steps"]) for k in asked] == [
+        ("unipc", 5),
+        ("heun", 3),
+    ]  # heun takes 2 a step but the last
+    figures = json.loads((there / "results" / "study-data.json").read_text())
+    assert list(figures["rows"]) == ["held-out", "unipc 5", "heun 5"]
+    study.main(words())  # only guidance is left
+    scales = [(k.get("guidance_scale"), k.get("window")) for k in asked[2:]]
+    assert scales[:2] == [(1.0, None), (1.5, None)] and (2.0, study.WINDOW) in scales
+    page = (there / "docs" / "study.md").read_text()
+    assert "| unipc | " in page and "| classifier-free, within a window of sigma | 3 | " in page
+    assert "held-out pictures" in page and "found in the asked class" not in page
+    for plot in ("evaluations", "guidance"):
+        assert (there / "docs" / "images" / f"study-data-{plot}.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match="another n"):
+        study.main([*words(), "--n", "13"])
+
+
+def test_steps_are_as_many_as_the_evaluations_allow():
+    assert [study.steps_for("ddim", n) for n in (5, 250)] == [5, 250]
+    assert [study.steps_for("heun", n) for n in (5, 10, 50)] == [3, 5, 25]
+    assert set(study.STUDIED) <= set(study.SAMPLERS)
+
+
+def test_a_figure_not_there_is_a_dash():
+    assert study_page.cell(None, "colours") == "-"
+    estimate = {"value": 0.12345, "low": 0.1, "high": 0.15}
+    assert study_page.cell({"colours": {"Frechet distance": estimate}}, "colours") == "0.123 (0.1 .. 0.15)"
