@@ -12,12 +12,12 @@ import gradio as gr
 
 from demos import limits, words
 from demos.shelf import Shelf
-from demos.tabs import edit, generate
+from demos.tabs import compare, edit, generate, text
 from demos.words import say
 
-TABS = (generate, edit)
+TABS = (generate, text, edit, compare)
 """In the order of the page; each has NAME, WORDS and build(shelf)."""
-FONT = gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 600))  # it lies in gradio's own files
+FONT = gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 700))  # it lies in gradio's own files
 THEME = gr.themes.Default(font=[FONT, "system-ui", "sans-serif"])
 CSS = Path(__file__).parent / "page.css"
 QUEUE = 32  # who may wait at once, where nothing else is said

@@ -66,6 +66,8 @@ def watch(
     *,
     what: str = "Step",
     show: Callable[[guided.State], Tensor] | None = None,
+    before: int = 0,
+    total: int | None = None,
 ) -> Iterator[tuple[guided.State, Any]]:
     """Each state with what the live view shows of it: progress, time left, and the estimate of x0.
 
@@ -74,11 +76,12 @@ def watch(
         steps: how many states there will be.
         what: the word before their number.
         show: what is drawn of a state, (N, C, H, W) in [-1, 1]; its x0 by default.
+        before, total: where the stream is one of several: the steps made before it, and those of all.
 
     Yields:
         (state, HTML for `live_view`), gr.skip() in place of the HTML where the last is recent.
     """
-    states = iter(states)
+    states, total = iter(states), before + steps if total is None else total
     started, shown = time.monotonic(), -1.0
     try:
         for done, state in enumerate(states, 1):
@@ -86,16 +89,14 @@ def watch(
             if now - shown < EVERY and done < steps:
                 yield state, gr.skip()
                 continue
-            shown = now
-            left = (now - started) / done * (steps - done)
-            said = f"{what} {done} of {steps}, " + (f"{left:.0f} s left" if left >= 1 else "a moment left")
-            if done >= steps:  # the result is what is to be looked at now
-                yield (
-                    state,
-                    progress_html(done, steps, f"{what} {done} of {steps}, {now - started:.1f} s in all.", None),
-                )
+            shown, left = now, (now - started) / done * (total - before - done)
+            said = f"{what} {done} of {steps}, "
+            if before + done >= total:  # the result is what is to be looked at now
+                said += "finished." if before else f"{now - started:.1f} s in all."
+                yield state, progress_html(total, total, said, None)
             else:
-                yield state, progress_html(done, steps, said, state.x0 if show is None else show(state))
+                said += f"{left:.0f} s left" if left >= 1 else "a moment left"
+                yield state, progress_html(before + done, total, said, state.x0 if show is None else show(state))
     finally:
         if hasattr(states, "close"):
             states.close()
@@ -152,25 +153,26 @@ def progress_html(done: int, steps: int, said: str, images: Tensor | None) -> st
     return f'<div class="live-said" role="status" aria-live="polite">{html.escape(said)}</div>{bar}{picture}'
 
 
-def data_url(images: Tensor) -> str:
+def data_url(images: Tensor, side: int = SIDE) -> str:
     """Pictures side by side as the address of a JPEG that holds itself: no file, nothing to fetch, nobody else's.
 
     Args:
         images: (N, C, H, W) in [-1, 1]; values outside are clamped, those that are not finite are grey.
+        side: pixels across, at least.
     """
     out = io.BytesIO()
-    grid_image(images.nan_to_num(0.0)).save(out, "JPEG", quality=85)
+    grid_image(images.nan_to_num(0.0), side=side).save(out, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def grid_image(images: Tensor, columns: int | None = None) -> Any:
-    """Pictures side by side as one PIL image, enlarged to `SIDE` pixels across where they are small."""
+def grid_image(images: Tensor, columns: int | None = None, side: int = SIDE) -> Any:
+    """Pictures side by side as one PIL image, enlarged to `side` pixels across where they are small."""
     from PIL import Image
 
     tiles = guided.to_pil(images)
     columns = min(columns or 4, len(tiles))
     rows = -(-len(tiles) // columns)
-    scale = max(1, SIDE // (columns * tiles[0].width))
+    scale = max(1, side // (columns * tiles[0].width))
     width, height = tiles[0].width * scale, tiles[0].height * scale
     grid = Image.new("RGB", (columns * width + 4 * (columns - 1), rows * height + 4 * (rows - 1)), "white")
     for i, tile in enumerate(tiles):
