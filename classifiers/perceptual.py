@@ -84,7 +84,7 @@ class Perceptual:
 
 def _load(net: nn.Module, name: str, path: Path) -> None:
     """The weights of the whole network's file, without its head, which feature maps have no use for."""
-    from classifiers.timm_net import read_weights
+    from guided.evaluation.weights import read_weights
 
     tensors, own = read_weights(path), net.state_dict()
     kept = {key: tensors[key] for key in own if key in tensors}

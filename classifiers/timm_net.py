@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from classifiers import film
 from guided.checkpoint import check_fit
+from guided.evaluation.weights import read_weights
 from guided.networks.blocks import timestep_embedding, zero
 
 
@@ -120,20 +120,3 @@ def _create(config: TimmConfig) -> nn.Module:
 
 def _has(backbone: nn.Module, stage: dict[str, Any]) -> bool:
     return any(name == stage["module"] for name, _ in backbone.named_modules())
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a readable weights file: damaged, cut short or of another kind") from error
-    for key in ("state_dict_ema", "state_dict", "model_ema", "model"):  # how timm's training programs wrap them
-        if isinstance(tensors.get(key), dict):
-            tensors = tensors[key]
-            break
-    return {k.removeprefix("module."): v for k, v in tensors.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 
 from guided.commands.places import check_folder
@@ -43,6 +42,12 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         epilog=FEATURES + "\n" + EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_flags(p)
+    p.set_defaults(run=run)
+
+
+def add_flags(p: argparse.ArgumentParser, *, tuning: bool = False) -> None:
+    """The flags of real pictures, samples and measures; `tuning` leaves out those that guidance is tuned by."""
     p.add_argument(
         "samples", metavar="MODEL|PICTURES", help="a model's name or folder; a folder, zip or .npz of pictures"
     )
@@ -73,21 +78,25 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     drawn.add_argument("--sampler", default="unipc", metavar="NAME", help="as in `guided sample`; default: unipc")
     drawn.add_argument("--spacing", help="of the steps: log-snr (default), karras or uniform")
     drawn.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="the sampler's; repeatable")
-    drawn.add_argument(
-        "--guidance-scale", type=float, default=1.0, metavar="S", help="classifier-free; default: 1, off"
-    )
-    drawn.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="sigmas between which it is on")
+    if not tuning:
+        drawn.add_argument(
+            "--guidance-scale", type=float, default=1.0, metavar="S", help="classifier-free; default: 1, off"
+        )
+        window = {"nargs": 2, "metavar": ("LOW", "HIGH")}
+        drawn.add_argument("--window", type=float, help="sigmas between which it is on", **window)
     drawn.add_argument("--seed", type=int, default=0, help="of the first sample, and of shuffling; default: 0")
     drawn.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples drawn at once; default: 16")
-    drawn.add_argument("--work", metavar="FOLDER", help="where samples stay; default: runs/evaluate/MODEL-SETTINGS")
+    if not tuning:
+        drawn.add_argument("--work", metavar="FOLDER", help="where samples stay; default: runs/evaluate/MODEL-SETTINGS")
 
     how = p.add_argument_group("measures")
     how.add_argument("--features", default="colours", help="see below; default: colours")
-    how.add_argument(
-        "--measures",
-        metavar="NAMES",
-        help=f"of {', '.join(MEASURES)}; default: all there is what is needed for, but cas",
-    )
+    if not tuning:
+        how.add_argument(
+            "--measures",
+            metavar="NAMES",
+            help=f"of {', '.join(MEASURES)}; default: all there is what is needed for, but cas",
+        )
     how.add_argument("--judge", metavar="NAME|FOLDER", help="a classifier that had no part in making the samples")
     how.add_argument(
         "--clip", metavar="NAME[:WEIGHTS]", help="a CLIP that judges samples against captions or class names"
@@ -102,7 +111,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     how.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
     how.add_argument("--dtype", default="fp32", choices=["fp32", "bf16", "fp16"], help="of the model; default: fp32")
     p.add_argument("--out", metavar="FILE.json", help="the figures, for programs; the table goes to stdout")
-    p.set_defaults(run=run)
+    if tuning:
+        p.set_defaults(work=None)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -128,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
         level=args.level,
         seed=args.seed,
         cas={"images": args.cas_images, "seed": args.seed, "device": device},
-        progress=sys.stderr.isatty(),
+        progress=True,
     )
     report.about.update(measured.about())
     print(measured.said(samples))

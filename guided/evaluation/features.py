@@ -92,7 +92,7 @@ def pca(features: Features, components: int = 64) -> Features:
             )
         mean = rows.double().mean(dim=0)
         axes = torch.linalg.svd(rows.double() - mean, full_matrices=False).Vh[:components].T
-        return lambda x: ((features.embed(x).double().cpu() - mean) @ axes).float()
+        return lambda x: ((features.embed(x).cpu().double() - mean) @ axes).float()
 
     return replace(features, name=f"{components} components of {features.name}", fit=fit)
 

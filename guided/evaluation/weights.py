@@ -28,7 +28,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         tensors = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ValueError(
-            f"{path} holds no plain tensors: it is damaged, or a program (TorchScript, pickled code), which is not run"
+            f"{path} is not a readable weights file: damaged, cut short or of another kind (programs, such as "
+            "TorchScript and pickled code, are not run)"
         ) from error
     for key in WRAPPERS:
         if isinstance(tensors.get(key), dict):
