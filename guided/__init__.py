@@ -70,6 +70,7 @@ from guided.schedule import Schedule, start_at, strength_to_sigma
 from guided.segments import Segments
 from guided.train import train
 from guided.training.board import on_board
+from guided.tuning import Trial, best_trial, tune_guidance
 from guided.types import Denoiser, NoiseFn, Prediction, State, score
 
 __version__ = "0.1.0"
@@ -83,6 +84,7 @@ __all__ = [
     "openai", "presets", "read_metadata", "read_pictures", "resolve_seeds", "sample", "samplers", "save", "save_grid",
     "save_png", "start_at", "stream", "strength_to_sigma", "terms", "to_pil", "to_tensor", "train", "unipc",
     "Anneal", "anneal_noise", "annealed", "apg", "backward", "cfg_zero", "cfgpp", "compose", "particles", "recurrent",
-    "scales", "zero_init", "Film", "save_film", "on_board",
+    "scales", "zero_init", "Film", "save_film", "on_board", "Trial", "best_trial",
+    "tune_guidance",
     "corrected", "euler_maruyama", "predictor_corrector", "processes", "reverse_diffusion", "rk45", "score",
 ]  # fmt: skip

@@ -34,7 +34,7 @@ LAYERS = [
     {
         "guided.train", "guided.training", "guided.checkpoint", "guided.openai", "guided.sampling", "guided.evaluate",
         "guided.evaluation",
-        "guided.finetune", "guided.binding", "guided.joined", "guided.cascade", "guided.latent", "guided.latent",
+        "guided.finetune", "guided.binding", "guided.joined", "guided.tuning", "guided.cascade", "guided.latent", "guided.latent",
     },
     {"guided"},
     {"classifiers"},
