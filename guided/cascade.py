@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from guided.binding import Prompt
 from guided.model import Labels, Model
 from guided.noise import SeededNoise, derive_seed
-from guided.sampling import Seeds, resolve_seeds, sample
+from guided.pixels import check_size
+from guided.sampling import Seeds, resolve_seeds, sample, stream
 
+GIVEN = ("labels", "prompt", "n", "seeds", "batch_size", "progress", "low_res", "low_res_sigma")
 NOISE = 1 << 20  # the streams of the noise on low_res come after those of the stages
 
 
@@ -26,6 +29,9 @@ class Stage:
         low_res_noise: level of the noise put on what comes from the stage before, of which the network is told; only
             for models trained with it.
         options: any more arguments of `sample`: spacing, window, terms, temperature, size, image and mask, eta, ...
+
+    Raises:
+        ValueError: low_res_noise is negative, or an option is what the stage or the cascade says itself.
     """
 
     model: Model
@@ -34,6 +40,21 @@ class Stage:
     guidance_scale: float = 1.0
     low_res_noise: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.low_res_noise >= 0:
+            raise ValueError(f"low_res_noise must not be negative, got {self.low_res_noise}")
+        for name in self.options:
+            if name in (f.name for f in fields(self)):
+                raise ValueError(f"{name} of a stage goes beside its options, not into them")
+            if name in GIVEN:
+                raise ValueError(f"{name} is the cascade's to say: leave it out of a stage's options")
+
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) of what it makes."""
+        image = self.options.get("image")
+        told = self.model.image_size if image is None else tuple(image.shape[2:])
+        return check_size(self.options.get("size") or told)
 
 
 def glide(base: Model, upsampler: Model, *, guidance_scale: float = 3.0) -> list[Stage]:
@@ -73,33 +94,51 @@ def cascade(
 
     Raises:
         ValueError: there is no stage, a later one takes no low_res or the first takes some, their classes differ, none
-            takes the labels or the prompt, or low_res_noise is asked of a model that is not told of it.
+            takes the labels or the prompt, low_res_noise is asked of a model that is not told of it, or a stage does
+            not enlarge what the one before makes.
+        ValueError, TypeError: as `sample` for a stage's settings, naming the stage; before the first has begun.
 
     Source:
         Ho et al. 2022, Alg. 2, its non-truncated form.
     """
+    if isinstance(stages, Model | Stage):
+        raise TypeError("a cascade is a list of stages: [base, upsampler, ...]")
     stages = [stage if isinstance(stage, Stage) else Stage(stage) for stage in stages]
     check_stages(stages, labels, prompt)
     if rounding not in ("nearest", "down", None):
         raise ValueError(f'rounding must be "nearest", "down" or None, got {rounding!r}')
     seeds = resolve_seeds(seeds, _count(stages, labels, prompt, seeds) if n is None else n)
+    _rehearse(stages, labels, prompt, seeds)
     x: Tensor | None = None
     for i, stage in enumerate(stages):
         told = {} if x is None else _low_res(stage, quantise(x, rounding), seeds, i)
-        x = sample(
-            stage.model,
-            labels if stage.model.class_names else None,
-            prompt=prompt if "text" in stage.model.conditions else None,
-            seeds=seeds if i == 0 else [derive_seed(seed, i) for seed in seeds],
-            steps=stage.steps,
-            sampler=stage.sampler,
-            guidance_scale=stage.guidance_scale,
-            batch_size=batch_size,
-            progress=progress,
-            **told,
-            **stage.options,
-        )
+        own = seeds if i == 0 else [derive_seed(seed, i) for seed in seeds]
+        how = _arguments(stage, labels, prompt) | told
+        x = sample(stage.model, seeds=own, batch_size=batch_size, progress=progress, **how)
     return x
+
+
+def _arguments(stage: Stage, labels: Labels, prompt: Prompt) -> dict[str, Any]:
+    """What a stage is told and how it is sampled, as arguments of `sample` and `stream`."""
+    return {
+        "labels": labels if stage.model.class_names else None,
+        "prompt": prompt if "text" in stage.model.conditions else None,
+        "steps": stage.steps,
+        "sampler": stage.sampler,
+        "guidance_scale": stage.guidance_scale,
+        **stage.options,
+    }
+
+
+def _rehearse(stages: Sequence[Stage], labels: Labels, prompt: Prompt, seeds: list[int]) -> None:
+    """Raise what a stage would raise when its turn comes, with its number; `stream` checks before it is asked."""
+    for i, stage in enumerate(stages):
+        before = None if i == 0 else stages[i - 1].picture_size()
+        told = {} if before is None else {"low_res": torch.zeros(1, stage.model.channels, *before)}
+        try:
+            stream(stage.model, seeds=seeds, **_arguments(stage, labels, prompt), **told)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"stage {i + 1} of the cascade: {error}") from None
 
 
 def quantise(x: Tensor, rounding: str | None = "nearest") -> Tensor:
@@ -122,10 +161,10 @@ def check_stages(stages: Sequence[Stage], labels: Labels, prompt: Prompt) -> Non
             raise ValueError(f"{where} takes no low_res: only the first makes pictures from nothing")
         if stage.low_res_noise and "low_res_sigma" not in takes:
             raise ValueError(f"{where} was trained without noise on low_res: leave low_res_noise at 0")
-        if stage.low_res_noise < 0:
-            raise ValueError(f"low_res_noise must not be negative, got {stage.low_res_noise}")
         if stage.model.channels != stages[0].model.channels:
             raise ValueError(f"{where} has {stage.model.channels} channels, the first {stages[0].model.channels}")
+        if i > 0:
+            _check_sizes(where, stages[i - 1].picture_size(), stage.picture_size())
     with_classes = [stage.model.class_names for stage in stages if stage.model.class_names]
     if any(names != with_classes[0] for names in with_classes):
         raise ValueError("the stages have different classes")
@@ -133,6 +172,16 @@ def check_stages(stages: Sequence[Stage], labels: Labels, prompt: Prompt) -> Non
         raise ValueError("no stage has classes: leave the labels out")
     if prompt is not None and not any("text" in stage.model.conditions for stage in stages):
         raise ValueError("no stage takes text: leave the prompt out")
+
+
+def _check_sizes(where: str, before: tuple[int, int], after: tuple[int, int]) -> None:
+    """ValueError unless a stage enlarges, both sides alike."""
+    (h, w), (height, width) = before, after
+    if height <= h or height * w != width * h:
+        raise ValueError(
+            f"{where} would make {height}x{width} of {h}x{w}: it must enlarge, both sides alike; a stage's "
+            "options take a size"
+        )
 
 
 def _count(stages: Sequence[Stage], labels: Labels, prompt: Prompt, seeds: Seeds) -> int:

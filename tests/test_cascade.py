@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -127,14 +128,24 @@ def test_the_network_sees_noisy_pictures_at_the_scale_of_clean_ones_and_hears_no
     assert_close(told, plain.given(low_res=shown)(x, sigma).x0, rtol=1e-5, atol=1e-4)
 
 
-def test_what_does_not_go_together_is_told(official):
+def test_what_does_not_go_together_is_told(official, monkeypatch):
     base, up = official
+    monkeypatch.setattr(base.net, "forward", None)  # no stage may have begun
     for stages, arguments, message in (
         ([], {}, "at least one stage"),
         ([up], {}, "stage 1 of the cascade is for super-resolution: the first is to make pictures"),
         ([base, base], {}, "stage 2 of the cascade takes no low_res"),
         ([base, Stage(up, low_res_noise=0.1)], {}, "stage 2 .* was trained without noise on low_res"),
-        ([base, Stage(make(8, low_res=True, noise=True), low_res_noise=-1)], {}, "must not be negative, got -1"),
+        ([base, Stage(up, 0)], {"labels": 0}, "stage 2 of the cascade: steps must be at least 1"),
+        ([base, Stage(up, 3, "dimm")], {"labels": 0}, "stage 2 of the cascade: unknown sampler 'dimm'; did you mean"),
+        ([base, Stage(up, 3, guidance_scale=2.0)], {"labels": 0}, "stage 2 of the cascade: .* needs a null class"),
+        (
+            [base, Stage(up, options={"size": 18.5})],
+            {"labels": 0},
+            "size must be a positive whole number .* got 18.5",
+        ),
+        ([base, up, up], {"labels": 0}, "stage 3 of the cascade would make 16x16 of 16x16: it must enlarge"),
+        ([Stage(base, options={"size": (4, 8)}), up], {"labels": 0}, "would make 16x16 of 4x8: .* both sides alike"),
         ([make(4), make(8, low_res=True)], {"labels": 0}, "no stage has classes: leave the labels out"),
         ([base, up], {"prompt": "cat"}, "no stage takes text: leave the prompt out"),
         ([base, up], {"labels": "cat", "rounding": "up"}, 'rounding must be "nearest", "down" or None'),
@@ -142,6 +153,18 @@ def test_what_does_not_go_together_is_told(official):
     ):
         with pytest.raises(ValueError, match=message):
             cascade(stages, **arguments)
+    with pytest.raises(TypeError, match="stage 2 of the cascade: the sampler unipc has no option 'etta'; it has order"):
+        cascade([base, Stage(up, options={"etta": 1})], "cat")
+    with pytest.raises(TypeError, match=r"a cascade is a list of stages: \[base, upsampler, \.\.\.\]"):
+        cascade(base, "cat")
+    for options, message in (
+        ({"low_res_noise": -1}, "low_res_noise must not be negative, got -1"),
+        ({"low_res_noise": math.nan}, "low_res_noise must not be negative, got nan"),
+        ({"options": {"steps": 3}}, "steps of a stage goes beside its options"),
+        ({"options": {"seeds": 3}}, "seeds is the cascade's to say"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Stage(up, **options)
     other = make(8, low_res=True, labels=True)
     other.class_names = ["a", "b"]
     with pytest.raises(ValueError, match="the stages have different classes"):
