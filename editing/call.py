@@ -161,6 +161,12 @@ def told(model: Model, image: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
     return {"image": torch.where(hidden > 0, 0, image), "mask": hidden}
 
 
+def check_class(model: Model, labels: Any, name: str) -> None:
+    """ValueError where a model needs a class and none is given; `name` is the argument that lacks it."""
+    if labels is None and model.class_names and model.null_label is None:
+        raise ValueError(f"this model has no null class: give {name}, the class it means")
+
+
 def bind(
     model: Model,
     labels: Any,

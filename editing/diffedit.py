@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import guided
-from editing.call import Progress, Sampler, bind, prepare, start_level
+from editing.call import Progress, Sampler, bind, check_class, prepare, start_level
 from editing.inputs import read_mask
 from editing.masks import dilate
 from guided import Denoiser, Model, NoiseFn, State, Term
@@ -109,6 +109,7 @@ def diffedit(
     Source:
         Couairon et al. 2023.
     """
+    check_class(model, source, "source")
     start = start_level(model, strength, sigma)
     if labels is None and prompt is None:
         raise ValueError("diffedit needs labels or a prompt: what the image is to become")
@@ -151,6 +152,7 @@ def diffedit_mask(
         model, image, labels, prompt, source, strength, sigma, seeds: as in `diffedit`, which with the same seeds
             finds the same mask.
     """
+    check_class(model, source, "source")
     start = start_level(model, strength, sigma)
     if not start > 0:
         raise ValueError("the contrast needs a strength above 0")

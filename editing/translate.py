@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import guided
-from editing.call import Progress, Sampler, prepare
+from editing.call import Progress, Sampler, check_class, prepare
 from editing.inputs import read_image
 from editing.invert import invert_stream, levels_up_to
 from guided import Denoiser, Model, NoiseFn, State, Term
@@ -96,6 +96,9 @@ def translate(
     Source:
         Su et al. 2023, Alg. 1.
     """
+    check_class(model, labels, "labels")
+    if prompt is None:
+        check_class(target, to, "to")
     image = read_image(model, image)
     read_image(target, image)  # says what does not fit
     if not model.space.is_that_of(target.space):

@@ -123,6 +123,17 @@ def test_cutouts_mean_estimates(tiny_folder, clip_folder, tmp_path):
     assert kept["wrt"] == "x0-frozen" and kept["scale"] == SCALES["x0-frozen"] and kept["cutouts"] == 2
 
 
+def test_pictures_of_another_size_are_looked_at_as_estimates(tiny_folder, clip_folder, tmp_path, capsys):
+    words = ["--prompt", "a cat", "--clip", clip_folder, "--size", 32, "--seed", 1, "--out", tmp_path / "x.png"]
+    assert run("sample", "--model", tiny_folder, *words, *FAST) == 0
+    assert read_metadata(tmp_path / "x.png")["recipe"]["clip"]["wrt"] == "x0-frozen"
+    words[-1] = tmp_path / "y.png"
+    capsys.readouterr()
+    assert run("sample", "--model", tiny_folder, *words, "--clip-wrt", "x", *FAST) == 2
+    said = capsys.readouterr().err.strip()
+    assert "16x16 alone, and these are 32x32: give --clip-wrt x0-frozen" in said and len(said.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

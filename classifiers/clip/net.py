@@ -156,7 +156,10 @@ class ClipNet(nn.Module):
             raise ValueError("this CLIP knows clean pictures only: use wrt='x0' or 'x0-frozen', or a noise-aware one")
         if x.shape[2:] != (self.image_size, self.image_size):
             side = self.image_size
-            raise ValueError(f"noisy pictures must be {side}x{side} for this CLIP, got {x.shape[2]}x{x.shape[3]}")
+            raise ValueError(
+                f"noisy pictures must be {side}x{side} for this CLIP, got {x.shape[2]}x{x.shape[3]}: use wrt='x0' or "
+                "'x0-frozen', which look at estimates of any size"
+            )
 
     def _pixels(self, x: Tensor) -> Tensor:
         mean, std = (x.new_tensor(v).reshape(1, 3, 1, 1) for v in (self.config.mean, self.config.std))

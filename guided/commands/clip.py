@@ -68,7 +68,8 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     text.add_argument(
         "--clip-wrt", choices=sorted(SCALES),
         help="what CLIP looks at: x, the noisy picture (a noise-aware CLIP); x0, the estimate, by way of the model; "
-        "x0-frozen, not by way of it; default: x for a noise-aware CLIP without --cutouts, else x0-frozen",
+        "x0-frozen, not by way of it; default: x for a noise-aware CLIP of the pictures' size without --cutouts, else "
+        "x0-frozen",
     )  # fmt: skip
     text.add_argument(
         "--clip-window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="sigmas between which CLIP guides"
@@ -115,11 +116,15 @@ def spread(prompts: Sequence[str], n: int) -> list[str]:
     return [prompt for prompt in prompts for _ in range(n // len(prompts))]
 
 
-def clip_of(args: argparse.Namespace, *, takes_text: bool, device: str) -> tuple[ClipRecipe | None, Any]:
+def clip_of(
+    args: argparse.Namespace, *, takes_text: bool, device: str, size: tuple[int, int] | None
+) -> tuple[ClipRecipe | None, Any]:
     """The CLIP that the flags ask for, as a recipe and loaded; (None, None) where none is needed.
 
     Args:
         takes_text: the model reads prompts itself; CLIP then guides only where a flag names it.
+        size: (height, width) of the pictures, which a noise-aware CLIP sees as they are only where it is its own; None
+            is not known.
 
     Raises:
         ValueError, FileNotFoundError: as `classifiers.Clip`; a picture that is not there; no weights.
@@ -143,7 +148,15 @@ def clip_of(args: argparse.Namespace, *, takes_text: bool, device: str) -> tuple
         cutouts=16 if args.cutouts is None else args.cutouts,
     )
     clip = load_clip(made, device)
-    wrt = args.clip_wrt or ("x" if clip.noise_aware and args.cutouts is None else "x0-frozen")
+    side = clip.net.image_size
+    sees_noise = clip.noise_aware and size in (None, (side, side))
+    if args.clip_wrt == "x" and clip.noise_aware and not sees_noise:
+        height, width = size
+        raise ValueError(
+            f"--clip-wrt x: this CLIP sees noisy pictures of {side}x{side} alone, and these are {height}x{width}: "
+            "give --clip-wrt x0-frozen"
+        )
+    wrt = args.clip_wrt or ("x" if sees_noise and args.cutouts is None else "x0-frozen")
     scale = SCALES[wrt] if args.clip_scale is None else args.clip_scale
     return ClipRecipe(**{**vars(made), "wrt": wrt, "scale": scale}), clip
 

@@ -180,7 +180,9 @@ def recipe_of(args: argparse.Namespace, image: Path, seed: int, hands: Hands) ->
     """The recipe that the arguments stand for, for one picture; reads it, so that a bad one is known at once."""
     device = args.device or best_device()
     model, _ = hands.models(args.model, args.classifier, device, args.dtype)
-    clip, _ = clip_of(args, takes_text="text" in model.conditions, device=device)
+    size = sides(args.input_size, "--input-size") if args.input_size else None
+    seen = None if EDITORS[args.editor].own_size else tuple(size or (model.image_size, model.image_size))
+    clip, _ = clip_of(args, takes_text="text" in model.conditions, device=device, size=seen)
     options, files = {}, {}
     weights = {args.model: model_sha256(args.model)}
     if args.classifier is not None:
@@ -207,7 +209,7 @@ def recipe_of(args: argparse.Namespace, image: Path, seed: int, hands: Hands) ->
         labels=spread(args.label, model, None) if args.label else None,
         prompts=args.prompt,
         clip=None if clip is None else asdict(clip),
-        input_size=sides(args.input_size, "--input-size") if args.input_size else None,
+        input_size=size,
         seed=seed,
         steps=None if args.steps is None else steps_of(args.steps),
         sampler=args.sampler,
@@ -242,11 +244,17 @@ def parsed(option: Option, typed: Any, image: Path, model: Model) -> Any:
     return typed
 
 
+LARGEST = 4096
+"""Sides above this are a slip of the finger: a network of 64 pixels needs hundreds of gigabytes there."""
+
+
 def sides(text: str, flag: str) -> list[int]:
-    """[height, width] of "N" or "HxW"."""
+    """[height, width] of "N" or "HxW", in 1 .. LARGEST."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise ValueError(f"{flag} must be N or HxW in pixels, got {text!r}")
+    if any(int(part) > LARGEST for part in parts):
+        raise ValueError(f"{flag} must be at most {LARGEST} pixels a side, got {text!r}")
     return [int(parts[0]), int(parts[-1])]
 
 

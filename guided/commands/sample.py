@@ -109,7 +109,8 @@ def run(args: argparse.Namespace) -> None:
 
     device = args.device or best_device()
     model, classifier = load_models(args.model, args.classifier, device=device, dtype=args.dtype)
-    clip_recipe, clip = clip_of(args, takes_text="text" in model.conditions, device=device)
+    size = (args.size or model.image_size,) * 2
+    clip_recipe, clip = clip_of(args, takes_text="text" in model.conditions, device=device, size=size)
     found = find_classes(args, model, clip)
     recipe = recipe_of(args, model, clip_recipe, device)
     out, separate = files_of(args, recipe)

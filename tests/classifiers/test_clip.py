@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,9 @@ from classifiers.clip.guidance import match
 from classifiers.clip.piecewise import piecewise
 from classifiers.clip.prompts import parse, read_prompts
 from guided.types import Prediction
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "editing"))
+from mixture_model import mixture_model
 
 NET = tiny_clip()
 CLIP = Clip(NET, cutouts=3)
@@ -393,27 +398,35 @@ def test_unknown_models(name, pretrained, error, message):
 
 
 def test_windows_of_several_guidances_sum():
-    """Classifier-free guidance, CLIP and a classifier, each in a window of its own: the sum of their effects."""
-    means = torch.stack([pictures(1, seed=k)[0] for k in (1, 2)])
-    half = torch.full((2,), 0.5, dtype=torch.float64)
-    mixture = Mixture(means, torch.full((2,), 0.6, dtype=torch.float64), half)
-    D_u, D_c = mixture.denoiser(), mixture.denoiser([0])
-    clip = CLIP.term(["a cat"], 3.0, wrt="x", window=(0.5, 5.0))
+    """`denoiser` and `sample` of an exact model, against the scores of its mixture, which know nothing of denoisers:
+    x0 = x + sigma^2 (score given the class + what each guidance adds in its window)."""
+    model = mixture_model(side=16, stds=(0.5, 0.4))
+    mixture = model.net.mixture
+    words = CLIP.term("a cat", 3.0, wrt="x", window=(0.5, 5.0))
     judge = guided.Term(lambda x, s, x0: mixture.log_class(x, s, [1]), 0.7, window=(2.0, 50.0))
-    D = guided.guide(guided.cfg(D_c, D_u, 2.5, window=(0.0, 3.0)), clip, judge)
-    x = pictures()
-    for s in (0.3, 1.0, 2.5, 4.0, 20.0):
-        sigma = level(s)
-        wanted = D_c(x, sigma).x0
-        if s <= 3:
-            wanted = wanted + 1.5 * (D_c(x, sigma).x0 - D_u(x, sigma).x0)
-        if 0.5 < s <= 5:
-            leaf = x.clone().requires_grad_()
-            logit = NET.logit_scale * (NET.image(leaf, sigma) @ NET.text(["a cat"]).T)
-            wanted = wanted + 3.0 * s**2 * torch.autograd.grad(logit.sum(), leaf)[0]
-        if 2 < s <= 50:
-            wanted = wanted + 0.7 * s**2 * (mixture.score(x, s, [1]) - mixture.score(x, s))
-        torch.testing.assert_close(D(x, sigma).x0, wanted, atol=1e-9, rtol=1e-9)
+    how = {"guidance_scale": 2.5, "window": (0.1, 3.0), "terms": [words, judge], "clip": False}
+
+    def by_hand(x, sigma):
+        wanted = mixture.score(x, sigma, [0])
+        if 0.1 < sigma <= 3:
+            wanted = wanted + 1.5 * (mixture.score(x, sigma, [0]) - mixture.score(x, sigma))
+        if 0.5 < sigma <= 5:
+            with torch.enable_grad():
+                leaf = x.detach().requires_grad_()
+                logit = NET.logit_scale.to(x) * (NET.image(leaf, sigma) @ NET.text(["a cat"]).to(x).T)
+                wanted = wanted + 3.0 * torch.autograd.grad(logit.sum(), leaf)[0]
+        if 2 < sigma <= 50:
+            wanted = wanted + 0.7 * (mixture.score(x, sigma, [1]) - mixture.score(x, sigma))
+        return Prediction((x + sigma**2 * wanted).to(x.dtype))
+
+    D, x = guided.denoiser(model, "left", **how), pictures()
+    for s in (0.05, 0.3, 1.0, 2.5, 4.0, 20.0, 70.0):
+        torch.testing.assert_close(D(x, level(s)).x0, by_hand(x, level(s)).x0, atol=1e-9, rtol=1e-9)
+    sigmas, noise = model.sigmas(12), guided.SeededNoise([3, 4])
+    start = sigmas[0].float() * noise(torch.empty(2, 3, 16, 16))
+    wanted = guided.last(guided.unipc(by_hand, start, sigmas, noise=noise))
+    torch.testing.assert_close(guided.sample(model, "left", n=2, steps=12, seeds=3, **how), wanted, atol=1e-3, rtol=0)
+    assert (wanted - guided.sample(model, "left", n=2, steps=12, seeds=3, clip=False)).abs().max() > 0.05
 
 
 def test_guidance_raises_the_match():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from oracle import Mixture
 from torch import Tensor
@@ -13,6 +15,13 @@ def pictures(n: int = 2, dtype: torch.dtype = torch.float32, side: int = 16) -> 
     """(n, 3, side, side) of any values in [-1, 1]."""
     g = torch.Generator().manual_seed(1)
     return torch.rand((n, 3, side, side), generator=g, dtype=dtype) * 2 - 1
+
+
+def no_null_class(model: guided.Model) -> guided.Model:
+    """The same network without a class that stands for none."""
+    bare = copy.copy(model)
+    bare.null_label = None
+    return bare
 
 
 def hole(n: int = 1, side: int = 16) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from oracle import Mixture
-from pictures import hole, kept_exactly, normal, pictures
+from pictures import hole, kept_exactly, no_null_class, normal, pictures
 from torch.testing import assert_close
 
 import editing
@@ -78,6 +78,13 @@ def test_the_one_call_form_keeps_what_its_mask_leaves_out(tiny_model):
 def test_bad_arguments_are_named(tiny_model, change, words):
     with pytest.raises(ValueError, match=words):
         editing.diffedit(tiny_model, pictures(1), steps=2, seeds=0, **{"labels": "cat"} | change)
+
+
+def test_a_model_without_a_null_class_needs_a_source(tiny_model):
+    bare = no_null_class(tiny_model)
+    for edit in (editing.diffedit, editing.diffedit_mask):
+        with pytest.raises(ValueError, match="this model has no null class: give source, the class it means"):
+            edit(bare, pictures(1), labels="cat", seeds=0)
 
 
 def test_the_mask_goes_with_another_editor(tiny_model):

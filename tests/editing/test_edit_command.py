@@ -229,6 +229,8 @@ def test_a_bad_picture_does_not_stop_a_folder(tiny_folder, photo, tmp_path, caps
             "takes no 'strength'",
         ),
         (["outpaint", "photo.png", "--size", "12x"], "--size must be N or HxW"),
+        (["outpaint", "photo.png", "--size", "12x5000"], "--size must be at most 4096 pixels a side, got '12x5000'"),
+        (["sdedit", "photo.png", "--input-size", "100000"], "--input-size must be at most 4096 pixels a side"),
         (["outpaint", "photo.png", "--size", "32", "--at", "0"], "--at must be TOP,LEFT"),
         (["sweep", "photo.png", "--strengths", "a"], "--strengths must be numbers with commas"),
         (["region", "photo.png", "--mask", "mask.png", "--judge", "emoji64"], "--judge needs one --label"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mixture_model import mixture_model
 from oracle import blobs, gaussian
-from pictures import pictures
+from pictures import no_null_class, pictures
 from torch.testing import assert_close
 
 import editing
@@ -270,6 +270,14 @@ def test_translate_between_chains_of_several_kinds(tiny_model):
 def test_errors(tiny_model, call, message):
     with pytest.raises(ValueError, match=message):
         call(tiny_model)
+
+
+def test_translate_says_which_class_is_missing(tiny_model):
+    bare = no_null_class(tiny_model)
+    with pytest.raises(ValueError, match="this model has no null class: give labels, the class it means"):
+        editing.translate(bare, pictures(1), tiny_model, **SHORT)
+    with pytest.raises(ValueError, match="this model has no null class: give to, the class it means"):
+        editing.translate(tiny_model, pictures(1), bare, labels="cat", **SHORT)
 
 
 def test_streams_say_what_levels_they_need():
