@@ -69,17 +69,17 @@ def steps_for(sampler: str, evaluations: int) -> int:
 
 
 def rows_of(parts: list[str], budgets: list[int], samplers: list[str], classifier: str | None) -> list[dict]:
-    """What is to be measured, in the order in which it is of use."""
-    rows = []
-    if "guidance" in parts:
-        for kind, scales in SCALES.items():
-            if kind != "classifier" or classifier:
-                rows += [{"part": "guidance", "kind": kind, "scale": scale, "steps": GUIDED_STEPS} for scale in scales]
-    if "samplers" in parts:
-        for budget in [b for b in BUDGETS if b in budgets]:
-            for name in samplers:
-                rows.append({"part": "samplers", "sampler": name, "budget": budget, "steps": steps_for(name, budget)})
-    return rows
+    """What is to be measured, in the order in which the parts and the budgets are given."""
+    found = {"guidance": [], "samplers": []}
+    for kind, scales in SCALES.items():
+        if kind != "classifier" or classifier:
+            row = {"part": "guidance", "kind": kind, "steps": GUIDED_STEPS}
+            found["guidance"] += [{**row, "scale": scale} for scale in scales]
+    for budget in budgets:
+        for name in samplers:
+            row = {"part": "samplers", "sampler": name, "budget": budget, "steps": steps_for(name, budget)}
+            found["samplers"].append(row)
+    return [row for part in parts for row in found[part]]
 
 
 class Study:

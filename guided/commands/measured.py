@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from guided.evaluate import INCEPTION, check_needs
 from guided.evaluation import Features, Matcher, Pictures, draw, open_pictures
 from guided.evaluation import features as known
 from guided.evaluation.inception import inception_features
+from guided.evaluation.lite import lite_features
 from guided.folders import SPLITS, splits
 from guided.model import Model
 from guided.presets import PRESETS
@@ -218,13 +220,15 @@ def features_of(text: str, device: str) -> Features:
     if components:
         return known.pca(features_of(components[2], device), int(components[1]))
     kind, _, rest = text.partition(":")
-    if kind in ("colours", "averages"):
+    if kind in ("colours", "averages", "lite0"):
         if rest and not rest.isdecimal():
-            raise ValueError(f"{kind} takes a number of parts a side, such as {kind}:8, got {rest!r}")
-        make = {"colours": known.colours, "averages": known.averages}[kind]
+            raise ValueError(f"{kind} takes a whole number, such as {kind}:8, got {rest!r}")
+        make = {"colours": known.colours, "averages": known.averages, "lite0": partial(lite_features, device=device)}[
+            kind
+        ]
         return make(int(rest)) if rest else make()
     if kind not in ("inception", "timm", "clip", "classifier") or not rest:
-        names = "colours, averages, inception:FILE, timm:NAME, clip:NAME, classifier:NAME, pca64+FEATURES"
+        names = "colours, averages, lite0, inception:FILE, timm:NAME, clip:NAME, classifier:NAME, pca64+FEATURES"
         raise ValueError(f"unknown features {text!r}; there are {names}")
     if kind == "inception":
         return inception_features(rest, device=device)

@@ -118,19 +118,25 @@ def timm_features(
         close = ", ".join(timm.list_models(f"*{name.split('_')[0][:6]}*")[:4])
         raise ValueError(f"timm has no model {name!r}" + (f"; it has {close}, ..." if close else ""))
     net = _timm(name, weights)
-    about = net.pretrained_cfg
-    side = size or about["input_size"][-1]
+    side = size or net.pretrained_cfg["input_size"][-1]
+    what = {None: "", "random": ", random weights"}.get(weights, f", {Path(str(weights)).name}")
+    return of_timm(net, f"timm {name}{what}, {side} pixels", side, device)
+
+
+def of_timm(net: torch.nn.Module, name: str, side: int, device: str | torch.device = "cpu") -> Features:
+    """The pooled features and logits of a timm network, of pictures resized to a side and scaled as it was trained."""
     net = net.to(device).eval().requires_grad_(False)
-    mean, std = (torch.tensor(about[key]).reshape(1, 3, 1, 1) for key in ("mean", "std"))
+    mean, std = (torch.tensor(net.pretrained_cfg[key]).reshape(1, 3, 1, 1) for key in ("mean", "std"))
 
     def prepared(x: Tensor) -> Tensor:
         if x.shape[2:] != (side, side):
             x = F.interpolate(x, (side, side), mode="bicubic", antialias=True)
         return ((x / 2 + 0.5 - mean) / std).to(device)
 
-    what = {None: "", "random": ", random weights"}.get(weights, f", {Path(str(weights)).name}")
-    pooled = lambda x: net.forward_head(net.forward_features(prepared(x)), pre_logits=True)  # noqa: E731
-    return Features(f"timm {name}{what}, {side} pixels", pooled, lambda x: net(prepared(x)))
+    def pooled(x: Tensor) -> Tensor:
+        return net.forward_head(net.forward_features(prepared(x)), pre_logits=True)
+
+    return Features(name, pooled, lambda x: net(prepared(x)))
 
 
 def _timm(name: str, weights: str | Path | None) -> torch.nn.Module:
