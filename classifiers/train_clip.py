@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> None:
     check_processes(args.processes)
     device = check_device(args.device) if args.device else None
     images = read(args, preset, "train")
+    if len({texts[0] for texts in images.captions}) < 2:
+        raise ValueError(f"{args.data} has one caption: it takes several to learn which belongs to which picture")
     torch.manual_seed(args.seed)  # fresh weights are a function of the seed, as all the rest
     net = begin(args, preset, images.captions)
     check_same_run(args.out, {"image_size": net.image_size, "sigma_data": net.config.sigma_data})
@@ -108,6 +110,8 @@ def with_flags(args: argparse.Namespace) -> Preset:
         raise ValueError(f"unknown preset {args.preset!r}; there are {', '.join(PRESETS)}")
     if args.init and args.open_clip:
         raise ValueError("--init and --open-clip both name a network: give one")
+    if args.batch_size == 1:
+        raise ValueError("--batch-size must be at least 2: the other pictures of the batch are what is compared with")
     if args.pretrained and not args.open_clip:
         raise ValueError("--pretrained needs --open-clip, the model whose weights they are")
     preset = PRESETS[args.preset]
@@ -167,9 +171,15 @@ def begin(args: argparse.Namespace, preset: Preset, texts: list[tuple[str, ...]]
         net = from_open_clip(args.open_clip, args.pretrained, preset)
     else:
         net = start(preset, texts)
-    if net.image_size != preset.image_size:
-        raise ValueError(f"this network takes pictures of {net.image_size} pixels: give --size {net.image_size}")
-    return net
+    size = net.image_size
+    if size != preset.image_size:
+        raise ValueError(f"this network takes pictures of {size} pixels: give --size {size}")
+    try:
+        with torch.no_grad():
+            net.eval().image(torch.zeros(1, 3, size, size))
+    except RuntimeError as error:
+        raise ValueError(f"this network cannot look at pictures of {size} pixels: {error}") from None
+    return net.train()
 
 
 def report(net: ClipNet, images: Images, out: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
+from safetensors.torch import save_file
 from test_cli import FAST, as_bytes, run, tiles
 
 import classifiers
@@ -17,6 +20,7 @@ from guided.commands.clip import SCALES
 from guided.images import read_metadata
 
 sys.path.insert(0, str(Path(__file__).parent / "classifiers"))
+from tiny_clip import described as described_clip
 from tiny_clip import tiny_clip
 
 
@@ -121,6 +125,26 @@ def test_cutouts_mean_estimates(tiny_folder, clip_folder, tmp_path):
     assert run("sample", "--model", tiny_folder, *words, *FAST) == 0
     kept = read_metadata(out)["recipe"]["clip"]
     assert kept["wrt"] == "x0-frozen" and kept["scale"] == SCALES["x0-frozen"] and kept["cutouts"] == 2
+
+
+def test_a_folder_of_open_clip_is_drawn_with_and_remembered(tiny_folder, tmp_path, capsys):
+    described, folder = (
+        {**described_clip(), "text_cfg": {**described_clip()["text_cfg"], "vocab_size": 49408}},
+        tmp_path,
+    )
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": described, "preprocess_cfg": {}}))
+    weights = folder / "open_clip_model.safetensors"
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_file(open_clip.CLIP(**described).state_dict(), weights)
+        if seed == 0:
+            words = ["--prompt", "a cat", "--clip", f"local-dir:{folder}", "--cutouts", 2, "--seed", 1]
+            assert run("sample", "--model", tiny_folder, *words, "--out", tmp_path / "x.png", *FAST) == 0
+            assert len(read_metadata(tmp_path / "x.png")["recipe"]["clip"]["sha256"]) == 64
+            assert run("replay", tmp_path / "x.png") == 0
+    capsys.readouterr()
+    assert run("replay", tmp_path / "x.png") == 2  # the weights are others now
+    assert "has other weights" in capsys.readouterr().err
 
 
 def test_pictures_of_another_size_are_looked_at_as_estimates(tiny_folder, clip_folder, tmp_path, capsys):

@@ -133,9 +133,10 @@ def clip_of(
     if not (args.prompt or args.image_prompt) or (takes_text and not asked):
         return None, None
     from classifiers.clip.checkpoint import is_folder
+    from guided.towers import FOLDER
 
     name, images = args.clip or DEFAULT, [image_prompt(text) for text in args.image_prompt]
-    if not is_folder(name) and args.clip_weights is None:
+    if not is_folder(name) and not name.startswith(FOLDER) and args.clip_weights is None:
         raise ValueError(f"--clip {name} is a model of open_clip: give --clip-weights, a tag or a file")
     made = ClipRecipe(
         model=name,
@@ -206,9 +207,13 @@ def weights_sha256(model: str, weights: str | None) -> str | None:
     from classifiers.clip.checkpoint import WEIGHTS, is_folder
     from guided import checkpoint
     from guided.commands.recipe import sha256
+    from guided.towers import FOLDER, HUB_FILES
 
     if is_folder(model):
         return sha256(checkpoint.find(model, WEIGHTS) / "model.safetensors")
+    if model.startswith(FOLDER):
+        files = [Path(model.removeprefix(FOLDER)) / name for name in HUB_FILES]
+        return next((sha256(file) for file in files if file.is_file()), None)
     return sha256(Path(weights)) if weights is not None and Path(weights).is_file() else None
 
 

@@ -98,6 +98,14 @@ def test_no_captions(tmp_path, capsys):
 # ---------------------------------------------------------------------- the loss
 
 
+def test_one_caption_teaches_nothing(tmp_path, capsys):
+    for name in ("a", "b"):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{name}.png")
+    (tmp_path / "metadata.csv").write_text("file,caption\na.png,a cat\nb.png,a cat\n")
+    assert run(tmp_path, "--out", tmp_path / "run") == 2
+    assert "has one caption: it takes several" in capsys.readouterr().err
+
+
 def test_levels_have_their_clean_share():
     loss = Contrastive(LogNormal(0.0, 1.0), clean=0.25)
     sigma = loss.sigmas(torch.tensor([0.0, 0.2, 0.26, 0.625, 0.99], dtype=torch.float64))
@@ -215,6 +223,8 @@ def test_a_clean_clip_becomes_noise_aware(colours, tmp_path):
         (["--init", "nowhere"], "no checkpoint folder"),
         (["--background", "colourful"], "colourful"),
         (["--lr", "-1"], "lr must be positive"),
+        (["--size", "2"], "this network cannot look at pictures of 2 pixels"),
+        (["--batch-size", "1"], "--batch-size must be at least 2"),
     ],
 )
 def test_bad_input(args, said, colours, tmp_path, capsys):
