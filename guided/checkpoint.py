@@ -61,30 +61,36 @@ def save(
 
 
 def load(
-    source: str | Path | None = None, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    source: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    compile: bool = False,
+    batch_size: int = 1,
+    progress: bool = False,
 ) -> Model:
     """A model from the embedded ones or a checkpoint folder, in eval mode, its parameters frozen.
 
     Args:
         source: a name that `guided models` lists, a checkpoint folder or its model.safetensors; None is the default.
         device: None is the CPU.
-        dtype: what the network's blocks compute in: torch.float32 (None), bfloat16 or float16.
+        dtype: what the network's blocks compute in: torch.float32 (None), bfloat16 or float16, or one of these names.
+        compile, batch_size, progress: make it faster by torch's compiler, as `Model.optimize` does.
 
     Raises:
         FileNotFoundError: there is no such name or folder.
         ValueError: config.json has an unknown key or does not fit the weights, the first wrong keys are named; the
             device is not there; or the dtype is none of the three.
     """
-    device, dtype = check_device(device), dtype or torch.float32
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"dtype must be torch.float32, bfloat16 or float16, got {dtype}")
+    device, dtype = check_device(device), check_dtype(dtype)
     folder = find(source or DEFAULT)
     config, tensors = read_folder(folder, "model")
     model = build(config, folder)
     load_weights(model.net, tensors, str(source or DEFAULT))
     model.provenance = config["provenance"]
     model.net.to_torso(dtype)
-    return model.eval().requires_grad_(False).to(device)
+    model = model.eval().requires_grad_(False).to(device)
+    return model.optimize(batch_size=batch_size, progress=progress) if compile else model
 
 
 def build(config: dict[str, Any], folder: Path | None = None) -> Model:
@@ -323,6 +329,15 @@ def check_keys(config: dict[str, Any], known: set[str], where: str, *, required:
     missing = sorted(required - config.keys())
     if missing:
         raise ValueError(f"{where} lacks the key {missing[0]!r}")
+
+
+def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    """The dtype of a name, float32 of None; ValueError where it is none that networks compute in."""
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    asked = torch.float32 if dtype is None else names.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if asked not in names.values():
+        raise ValueError(f"dtype must be torch.float32, bfloat16 or float16, got {dtype}")
+    return asked
 
 
 def check_device(device: str | torch.device | None) -> torch.device:

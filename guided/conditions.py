@@ -45,6 +45,17 @@ def channels_of(key: str, config: Any, channels: int, patch: int) -> int:
     return channels
 
 
+def stand_ins(takes: tuple[str, ...], config: Any, x: Tensor, patch: int = 1) -> dict[str, Any]:
+    """Conditions of no meaning, one for all of a batch x: for a call whose result nobody wants."""
+    pictures = {
+        "low_res": x[:1],
+        "image": x.new_zeros(1, channels_of("image", config, x.shape[1], patch), *x.shape[2:]),
+        "mask": x.new_zeros(1, 1, *x.shape[2:]),
+    }
+    told = {"label": 0, "text": None, **pictures}
+    return {key: told[key] for key in takes if key in told}
+
+
 def check_picture(key: str, value: Tensor | None, channels: int) -> Tensor:
     """The picture given as a condition, or a ValueError where it is missing or of the wrong form."""
     sides = "h, w" if key == "low_res" else "H, W"

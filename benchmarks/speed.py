@@ -1,0 +1,240 @@
+"""Forward pass, training step, classifier gradient and classifier-free guidance against the plain way, in one run each.
+
+    python benchmarks/speed.py                      # all tables
+    python benchmarks/speed.py forward-openai64 classifier --rounds 7
+    python benchmarks/speed.py --reference DIR      # guided-diffusion's own networks too, from a checkout
+
+Writes each table into benchmarks/results/speed.json and all of them into speed.md. One thread, processor time.
+diffusers' UNet2DModel of the same form is measured too where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+from collections.abc import Callable
+
+import torch
+from baseline import plain, reference
+from clock import compare, keep, table
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from guided import openai
+from guided.networks import UNet, UNetConfig
+from guided.openai.presets import PRESETS
+
+SMALL = UNetConfig(
+    model_channels=64, channel_mult=(1, 2, 2), num_res_blocks=2, attention_resolutions=(2, 4), num_head_channels=64,
+    num_classes=10,
+)  # fmt: skip
+
+
+def randomized(net: nn.Module) -> nn.Module:
+    """Every weight random, those that start at zero too, so that errors mean something; frozen, in eval mode."""
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in net.parameters():
+            noise = torch.randn(p.shape, generator=g)
+            p.copy_(p[0].numel() ** -0.5 * noise if p.ndim > 1 else p + 0.1 * noise)
+    return net.eval().requires_grad_(False)
+
+
+def unet(name: str) -> tuple[UNet, int]:
+    """The network of a table and the side of its pictures."""
+    if name == "small":
+        return randomized(UNet(SMALL)), 32
+    return randomized(official("adm-64")), 64
+
+
+def official(preset: str) -> nn.Module:
+    return openai.build(PRESETS[preset].class_name, **PRESETS[preset].flags)
+
+
+def inputs(n: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.randn(n, 3, side, side), torch.linspace(10, 900, n), torch.arange(n)
+
+
+def bf16(net: nn.Module) -> nn.Module:
+    return copy.deepcopy(net).to_torso(torch.bfloat16)
+
+
+def compiled(net: nn.Module) -> Callable[..., Tensor]:
+    """The network as `optimize(compile=True)` runs it on this device."""
+    from guided.compiling import compiled_network
+
+    return compiled_network(copy.deepcopy(net))
+
+
+def diffusers_unet(net: UNet) -> nn.Module | None:
+    """diffusers' network of the same form, channels-last, random; None where it is not installed."""
+    if importlib.util.find_spec("diffusers") is None:
+        return None
+    from diffusers import UNet2DModel
+
+    c = net.config
+    attends = [2**level in c.attention_resolutions for level in range(len(c.channel_mult))]
+    made = UNet2DModel(
+        in_channels=3,
+        out_channels=c.out_channels,
+        block_out_channels=tuple(c.width(level) for level in range(len(c.channel_mult))),
+        layers_per_block=c.num_res_blocks,
+        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        attention_head_dim=c.num_head_channels,
+        resnet_time_scale_shift="scale_shift",
+        downsample_type="resnet",
+        upsample_type="resnet",
+        num_class_embeds=c.num_classes,
+    )
+    return made.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def forward(name: str, n: int, args: argparse.Namespace) -> list[str]:
+    net, side = unet(name)
+    x, t, y = inputs(n, side)
+    nets: dict[str, Callable[..., Tensor]] = {"plain, fp32": plain(net).requires_grad_(False)}
+    if args.reference:
+        nets["guided-diffusion, fp32"] = reference(args.reference, net).requires_grad_(False)
+    nets |= {"guided, fp32": net, "guided, bf16": bf16(net)}
+    if args.compile:
+        nets["guided, bf16, compiled"] = compiled(nets["guided, bf16"])
+    variants = {key: lambda f=f: f(x, t, y) for key, f in nets.items()}
+    other = diffusers_unet(net)
+    if other is not None:
+        last = x.contiguous(memory_format=torch.channels_last)
+        variants["diffusers UNet2DModel, channels-last, fp32"] = lambda: other(last, t, y)
+    with torch.no_grad():
+        wanted = variants["plain, fp32"]()
+        errors = {key: far(f(x, t, y), wanted) for key, f in nets.items()}
+        times = compare(variants, args.rounds)
+    rows = table(times, "plain, fp32", errors)
+    if other is not None:
+        base = "diffusers UNet2DModel, channels-last, fp32"
+        each = {k: table(times, base)[2 + i].split("|")[3].strip() for i, k in enumerate(times) if "guided," in k}
+        rows += ["", "Against diffusers, channels-last: " + "; ".join(f"{k} {v}" for k, v in each.items()) + "."]
+    return rows
+
+
+def far(got: Tensor, wanted: Tensor) -> float:
+    return float((got - wanted).norm() / wanted.norm())
+
+
+def training(args: argparse.Namespace) -> list[str]:
+    n, side = 16, 32
+    x, t, y = inputs(n, side)
+    y = y % 10
+    start = UNet(SMALL)
+
+    def plain_step() -> Callable[[], object]:
+        net = plain(start).train().requires_grad_(True)
+        average = [p.detach().clone() for p in net.parameters()]
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, foreach=False, fused=False)
+
+        def step() -> None:
+            net(x, t, y).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            with torch.no_grad():
+                for a, p in zip(average, net.parameters(), strict=True):
+                    a.mul_(0.999).add_(p, alpha=0.001)
+
+        return step
+
+    def our_step(cast: bool) -> Callable[[], object]:
+        net = copy.deepcopy(start).train()
+        average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
+
+        def step() -> None:
+            with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+                loss = net(x, t, y).float().square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            average.update_parameters(net)
+
+        return step
+
+    variants = {"plain, fp32": plain_step(), "guided, fp32": our_step(False), "guided, bf16": our_step(True)}
+    return table(compare(variants, args.rounds), "plain, fp32")
+
+
+def classifier(args: argparse.Namespace) -> list[str]:
+    net = randomized(official("classifier-64"))
+    x, t, _ = inputs(1, 64)
+
+    def gradient(of: nn.Module) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            leaf = x.clone().requires_grad_()
+            return torch.autograd.grad(of(leaf, t).log_softmax(1)[:, 207].sum(), leaf)[0]
+
+        return run
+
+    variants = {"plain, fp32": gradient(plain(net).requires_grad_(False))}
+    if args.reference:
+        variants["guided-diffusion, fp32"] = gradient(reference(args.reference, net))
+    variants |= {"guided, fp32": gradient(net), "guided, bf16": gradient(bf16(net))}
+    wanted = variants["plain, fp32"]()
+    errors = {key: far(f(), wanted) for key, f in variants.items()}
+    return table(compare(variants, args.rounds), "plain, fp32", errors)
+
+
+def guidance(args: argparse.Namespace) -> list[str]:
+    net, side = unet("openai64")
+    x, t, y = inputs(1, side)
+    other = plain(net).requires_grad_(False)
+    half = bf16(net)
+    pairs = torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, y + 1])
+
+    def two(of: nn.Module) -> Callable[[], Tensor]:
+        return lambda: torch.cat([of(x, t, y), of(x, t, y + 1)])
+
+    variants = {
+        "plain, fp32, two calls": two(other),
+        "guided, fp32, two calls": two(net),
+        "guided, fp32, one batch": lambda: net(*pairs),
+        "guided, bf16, two calls": two(half),
+        "guided, bf16, one batch": lambda: half(*pairs),
+    }
+    with torch.no_grad():
+        wanted = variants["plain, fp32, two calls"]()
+        errors = {key: far(f(), wanted) for key, f in variants.items()}
+        return table(compare(variants, args.rounds), "plain, fp32, two calls", errors)
+
+
+TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], list[str]]]] = {
+    "forward-small-1": ("Forward, small (32 pixels, 8.0 M), 1 picture", lambda a: forward("small", 1, a)),
+    "forward-small-8": ("Forward, small (32 pixels, 8.0 M), 8 pictures", lambda a: forward("small", 8, a)),
+    "forward-openai64": ("Forward, adm-64 (295.9 M), 1 picture", lambda a: forward("openai64", 1, a)),
+    "forward-openai64-4": ("Forward, adm-64 (295.9 M), 4 pictures", lambda a: forward("openai64", 4, a)),
+    "training": ("Training step, small, 16 pictures (forward, backward, AdamW, average)", training),
+    "classifier": ("Gradient of classifier-64 in its input, 1 picture", classifier),
+    "cfg": ("Classifier-free guidance, adm-64, 1 picture: both evaluations", guidance),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; default: all")
+    parser.add_argument("--reference", metavar="DIR", help="a checkout of guided-diffusion, measured too")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave the compiled variants out")
+    args = parser.parse_args()
+    unknown = [name for name in args.tables if name not in TABLES]
+    if unknown:
+        parser.error(f"no table {unknown[0]!r}; there are {', '.join(TABLES)}")
+    torch.set_num_threads(1)
+    told = (
+        [f"--rounds {args.rounds}"] + ["--reference DIR"] * bool(args.reference) + ["--no-compile"] * (not args.compile)
+    )
+    for name in args.tables or TABLES:
+        title, make = TABLES[name]
+        rows = make(args)
+        print(f"## {title}\n", *rows, "", sep="\n", flush=True)
+        keep(name, title, rows, " ".join(["python benchmarks/speed.py", name, *told]))
+
+
+if __name__ == "__main__":
+    main()
