@@ -61,6 +61,26 @@ def test_a_model_against_its_data(there, capsys):
     assert len(list((there / "runs" / "evaluate").iterdir())) == 2
 
 
+def test_a_classifier_guides(there, capsys):
+    import classifiers
+    from guided.networks import Encoder, EncoderConfig
+
+    torch.manual_seed(1)
+    trunk = {"model_channels": 32, "num_res_blocks": 1, "channel_mult": (1,), "attention_resolutions": ()}
+    net = Encoder(EncoderConfig(image_size=4, in_channels=48, out_channels=2, pool="spatial", **trunk))
+    torch.nn.init.normal_(net.out[-1].weight)
+    clf = classifiers.NoisyClassifier(net, class_names=["red", "blue"], image_size=16, patch=4)
+    classifiers.save(clf, "guide")
+    common = ["model", "data", "--steps", "2", "--measures", "frechet", "--out"]
+    assert run(*common, "plain.json") == 0
+    assert run(*common, "guided.json", "--classifier", "guide", "--classifier-scale", "50") == 0
+    assert "by a classifier 50" in capsys.readouterr().out
+    values = [
+        json.loads((there / f"{n}.json").read_text())["rows"][0]["estimate"]["value"] for n in ("plain", "guided")
+    ]
+    assert values[0] != values[1]
+
+
 def test_pictures_of_any_program_and_npz(there, capsys):
     samples = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     np.savez("samples.npz", samples)
@@ -83,6 +103,8 @@ def test_pictures_of_any_program_and_npz(there, capsys):
         (["model", "data", "--features", "inception:x.pth"], "wanted is pt_inception-2015-12-05"),
         (["model", "data", "--split", "val"], "has no split 'val'"),
         (["model", "data", "--n", "2"], "--n must be at least 4"),
+        (["model", "data", "--classifier", "emoji64"], "2 classes are unknown to the classifier: blue, red"),
+        (["model", "data", "--classifier-scale", "2"], "--classifier-scale needs --classifier"),
         (["model", "data", "--level", "95"], "--level is a probability"),
         (["model", "data", "--out", "r.txt"], "--out is a .json file"),
         (["model", "data", "--sampler", "plms"], "unknown sampler"),

@@ -13,13 +13,9 @@ import guided
 from guided.networks import UNet, UNetConfig
 
 pytest.importorskip("matplotlib")
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-if not BENCHMARKS.exists():
-    pytest.skip("benchmarks are no part of the source distribution", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
-
-import study
-import study_page
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+study = pytest.importorskip("study")  # benchmarks are no part of the source distribution
+study_page = pytest.importorskip("study_page")
 
 NAMES = ["blue", "red"]
 

@@ -84,8 +84,10 @@ def add_flags(p: argparse.ArgumentParser, *, tuning: bool = False) -> None:
         drawn.add_argument(
             "--guidance-scale", type=float, default=1.0, metavar="S", help="classifier-free; default: 1, off"
         )
+        drawn.add_argument("--classifier", metavar="NAME|FOLDER", help="a noise-aware classifier that guides too")
+        drawn.add_argument("--classifier-scale", type=float, metavar="S", help="default: 1")
         window = {"nargs": 2, "metavar": ("LOW", "HIGH")}
-        drawn.add_argument("--window", type=float, help="sigmas between which it is on", **window)
+        drawn.add_argument("--window", type=float, help="sigmas between which guidance is on", **window)
     drawn.add_argument("--seed", type=int, default=0, help="of the first sample, and of shuffling; default: 0")
     drawn.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples drawn at once; default: 16")
     if not tuning:
@@ -114,7 +116,7 @@ def add_flags(p: argparse.ArgumentParser, *, tuning: bool = False) -> None:
     how.add_argument("--dtype", default="fp32", choices=["fp32", "bf16", "fp16"], help="of the model; default: fp32")
     p.add_argument("--out", metavar="FILE.json", help="the figures, for programs; the table goes to stdout")
     if tuning:
-        p.set_defaults(work=None)
+        p.set_defaults(work=None, classifier=None, classifier_scale=None)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -166,8 +168,12 @@ def check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
-    if not math.isfinite(args.guidance_scale):
-        raise ValueError(f"--guidance-scale must be a plain number, got {args.guidance_scale}")
+    for name in ("guidance_scale", "classifier_scale"):
+        value = getattr(args, name)
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"--{name.replace('_', '-')} must be a plain number, got {value}")
+    if args.classifier_scale is not None and args.classifier is None:
+        raise ValueError("--classifier-scale needs --classifier")
     if not 0 < args.level < 1:
         raise ValueError(f"--level is a probability such as 0.95, got {args.level:g}")
     if args.seed < 0:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ import torch
 
 from guided.commands.draw import load_models
 from guided.commands.options import steps_of, typed_options
+from guided.commands.recipe import classifier_sha256
 from guided.evaluate import INCEPTION, check_needs
 from guided.evaluation import Features, Matcher, Pictures, draw, open_pictures
 from guided.evaluation import features as known
+from guided.evaluation.features import by_class
 from guided.evaluation.inception import inception_features
 from guided.evaluation.lite import lite_features
 from guided.folders import SPLITS, splits
+from guided.guidance import Term
 from guided.model import Model
 from guided.presets import PRESETS
 from guided.sampling import stream
@@ -53,9 +57,11 @@ class Measured:
         if self.model is not None:
             self.labels, self.prompts = self._asked()
             self.how = self._how()
+            self.told, self.terms = self._guide()
             first = slice(0, 1)  # says what does not fit, before there is a folder
             labels = None if self.labels is None else self.labels[first]
-            stream(self.model, labels, n=1, prompt=self.prompts and self.prompts[first], seeds=[0], **self.how)
+            prompt = self.prompts and self.prompts[first]
+            stream(self.model, labels, n=1, prompt=prompt, seeds=[0], terms=self.terms(first), **self.how)
         self.features = [f.fitted(self.train or self.reference) for f in self.features]
         check_needs(self.measures, self._outline(), self.reference, self.train, self.features, self.judge, self.clip)
 
@@ -68,7 +74,8 @@ class Measured:
         print(f"{self.count} samples on {self.device}, in {folder}", file=sys.stderr, flush=True)
         return draw(
             self.model, folder, self.count, labels=self.labels, prompts=self.prompts, seed=args.seed,
-            batch_size=min(args.batch_size, self.count), name=Path(args.samples).name, **self.how,
+            batch_size=min(args.batch_size, self.count), name=Path(args.samples).name, terms=self.terms,
+            told=self.told, **self.how,
         )  # fmt: skip
 
     @property
@@ -81,7 +88,16 @@ class Measured:
         if self.args.work is not None:
             return Path(self.args.work)
         args = self.args
-        said = [self.how, self.asked, args.seed, args.batch_size, args.dtype, Path(args.data).stem, args.split]
+        said = [
+            self.how,
+            self.told,
+            self.asked,
+            args.seed,
+            args.batch_size,
+            args.dtype,
+            Path(args.data).stem,
+            args.split,
+        ]
         digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
         return WORK / f"{Path(args.samples).name}-{digest}"
 
@@ -90,14 +106,18 @@ class Measured:
         about = {"data": Path(self.args.data).name, "samples": Path(self.args.samples).name}
         if self.model is None:
             return about
-        return {**about, "drawing": {**self.how, "labels": self.asked, "n": self.count, "dtype": self.args.dtype}}
+        return {
+            **about,
+            "drawing": {**self.how, **self.told, "labels": self.asked, "n": self.count, "dtype": self.args.dtype},
+        }
 
     def said(self, samples: Pictures) -> str:
         """A line above the table."""
         how = ""
         if self.model is not None:
-            h = self.how
-            how = f" ({h['sampler']}, {h['steps']} steps, guidance {h['guidance_scale']:g}, seed {self.args.seed})"
+            h, scale = self.how, self.told.get("classifier_scale")
+            by = f", by a classifier {scale:g}" if scale is not None else ""
+            how = f" ({h['sampler']}, {h['steps']} steps, guidance {h['guidance_scale']:g}{by}, seed {self.args.seed})"
         real = f"{self.reference.count} reference pictures" if self.reference.count else "statistics"
         train = f", {self.train.count} training pictures" if self.train else ""
         return f"{samples.count} samples of {samples.name}{how}; {self.reference.name}: {real}{train}\n"
@@ -154,6 +174,20 @@ class Measured:
             "window": args.window,
             **typed_options(args.sampler, args.option),
         }
+
+    def _guide(self) -> tuple[dict[str, Any], Callable[[slice], list[Term]]]:
+        """What the classifier that guides is, and its term for a batch."""
+        args = self.args
+        if args.classifier is None:
+            return {}, lambda part: []
+        if self.labels is None:
+            raise ValueError("--classifier has nothing to guide to without classes")
+        import classifiers
+
+        clf, scale = classifiers.load(args.classifier, device=self.device), args.classifier_scale
+        targets, scale = by_class(self.model.class_names, self.labels, clf.class_names), 1.0 if scale is None else scale
+        told = {"classifier": classifier_sha256(args.classifier), "classifier_scale": scale}
+        return told, lambda part: [clf.term(targets[part], scale, window=args.window)]
 
     @property
     def asked(self) -> str:
