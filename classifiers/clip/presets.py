@@ -42,7 +42,7 @@ class Preset:
     warmup: int = 2_000
     decay: str = "cosine"
     ema: float = 0.995
-    images: int = 60_000
+    images: int = 210_000
     precision: str = "bf16"
     data: dict[str, Any] = field(default_factory=dict)
 
@@ -75,7 +75,7 @@ PRESETS: dict[str, Preset] = {
             "text_cfg": {"context_length": 20, "vocab_size": 1714, "width": 96, "heads": 3, "layers": 2},
         },
         levels=None,
-        images=24_000,
+        images=120_000,
         data=_EMOJI,
     ),
 }
