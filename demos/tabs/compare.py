@@ -69,8 +69,8 @@ def build(shelf: Shelf) -> None:
         with gr.Column(scale=2, min_width=290):
             model = gr.Dropdown(list(shelf.generators), value=first, label=say("common.model"), elem_id="compare-model")
             label = gr.Dropdown(
-                known, value=next((n for n in ("heart", *known) if n in known), None), label=say("compare.class"),
-                elem_id="compare-class",
+                known, value=next((n for n in ("heart", *known) if n in known), None), allow_custom_value=True,
+                label=say("compare.class"), elem_id="compare-class",
             )  # fmt: skip
             scales, steps = (
                 gr.Textbox(
