@@ -29,6 +29,7 @@ from guided.evaluate import REFERENCE, SAMPLES, compare
 from guided.evaluation import Features, Pictures, draw, estimates, extract, open_pictures, share_right
 from guided.evaluation.features import by_class
 from guided.folders import splits
+from guided.guidance.methods import METHODS
 from guided.presets import PRESETS
 from guided.samplers import SAMPLERS
 from guided.types import Prediction
@@ -40,7 +41,15 @@ STUDIED = (  # euler is ddim; annealed_langevin and rk45 have no fixed number of
     "dpmpp_sde", "dpmpp_2s_ancestral", "dpm2_ancestral",
 )  # fmt: skip
 GUIDED_STEPS = 10
-SCALES = {"none": (1.0,), "cfg": (1.5, 2.0, 3.0, 5.0), "window": (2.0, 3.0, 5.0), "classifier": (2.0, 5.0, 10.0)}
+SCALES = {
+    "none": (1.0,),
+    "cfg": (1.5, 2.0, 3.0, 5.0),
+    "window": (2.0, 3.0, 5.0),
+    "classifier": (2.0, 5.0, 10.0),
+    "apg": (2.0, 3.0, 5.0),
+    "cfg-zero": (2.0, 3.0, 5.0),
+    "cfg++": (0.3, 0.6, 0.9),
+}
 WINDOW = (0.3, 10.0)
 MEASURES = ("frechet", "precision", "recall", "coverage")
 
@@ -147,6 +156,7 @@ class Study:
             targets = by_class(self.model.class_names, self.labels, self.clf.class_names)
         else:
             how |= {"guidance_scale": row["scale"], "window": WINDOW if row["kind"] == "window" else None}
+            how |= {"guidance": row["kind"]} if row["kind"] in METHODS and row["kind"] != "cfg" else {}
         folder = self.work / label_of(row).replace(" ", "-")
         return draw(
             self.model, folder, self.args.n, labels=self.labels, batch_size=self.args.batch_size, terms=terms,

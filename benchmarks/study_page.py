@@ -16,6 +16,9 @@ KINDS = {
     "cfg": "classifier-free",
     "window": "classifier-free, within a window of sigma",
     "classifier": "classifier",
+    "apg": "adaptive projected",
+    "cfg-zero": "CFG-Zero*",
+    "cfg++": "CFG++",
 }
 HEAD = """\
 # Study: samplers, evaluations, guidance

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from guided.commands.places import check_folder
+from guided.commands.steering import METHODS
 
 MEASURES = (  # of `guided.evaluate`; a test compares
     "frechet", "infinity", "kernel", "precision", "recall", "density", "coverage", "memory", "inception", "accuracy",
@@ -84,6 +85,7 @@ def add_flags(p: argparse.ArgumentParser, *, tuning: bool = False) -> None:
         drawn.add_argument(
             "--guidance-scale", type=float, default=1.0, metavar="S", help="classifier-free; default: 1, off"
         )
+        drawn.add_argument("--guidance", choices=METHODS, default="cfg", help="how the scale is applied; default: cfg")
         drawn.add_argument("--classifier", metavar="NAME|FOLDER", help="a noise-aware classifier that guides too")
         drawn.add_argument("--classifier-scale", type=float, metavar="S", help="default: 1")
         window = {"nargs": 2, "metavar": ("LOW", "HIGH")}

@@ -117,7 +117,8 @@ class Measured:
         if self.model is not None:
             h, scale = self.how, self.told.get("classifier_scale")
             by = f", by a classifier {scale:g}" if scale is not None else ""
-            how = f" ({h['sampler']}, {h['steps']} steps, guidance {h['guidance_scale']:g}{by}, seed {self.args.seed})"
+            guidance = f"{h.get('guidance', 'guidance')} {h['guidance_scale']:g}{by}"
+            how = f" ({h['sampler']}, {h['steps']} steps, {guidance}, seed {self.args.seed})"
         real = f"{self.reference.count} reference pictures" if self.reference.count else "statistics"
         train = f", {self.train.count} training pictures" if self.train else ""
         return f"{samples.count} samples of {samples.name}{how}; {self.reference.name}: {real}{train}\n"
@@ -172,6 +173,7 @@ class Measured:
             "spacing": args.spacing,
             "guidance_scale": args.guidance_scale,
             "window": args.window,
+            **({} if args.guidance == "cfg" else {"guidance": args.guidance}),
             **typed_options(args.sampler, args.option),
         }
 
