@@ -75,10 +75,10 @@ def test_a_classifier_guides(there, capsys):
     assert run(*common, "plain.json") == 0
     assert run(*common, "guided.json", "--classifier", "guide", "--classifier-scale", "50") == 0
     assert "by a classifier 50" in capsys.readouterr().out
-    values = [
-        json.loads((there / f"{n}.json").read_text())["rows"][0]["estimate"]["value"] for n in ("plain", "guided")
-    ]
-    assert values[0] != values[1]
+    assert run(*common, "apg.json", "--guidance", "apg", "--guidance-scale", "9") == 0
+    assert "apg 9, seed 0" in capsys.readouterr().out
+    files = [there / f"{name}.json" for name in ("plain", "guided", "apg")]
+    assert len({json.loads(file.read_text())["rows"][0]["estimate"]["value"] for file in files}) == 3
 
 
 def test_pictures_of_any_program_and_npz(there, capsys):
