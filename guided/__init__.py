@@ -8,9 +8,11 @@ guided.save_grid(images, "two.png")
 
 from guided import evaluation, levels, losses, networks, openai, presets, processes, samplers, terms
 from guided.binding import denoiser
+from guided.bits import likelihood
 from guided.cascade import Stage, cascade
 from guided.checkpoint import load, save
 from guided.data import Batches, Images
+from guided.density import dequantise, flow_bits_per_dim, log_density
 from guided.evaluate import evaluate
 from guided.film import Film, save_film
 from guided.guidance import (
@@ -86,5 +88,6 @@ __all__ = [
     "Anneal", "anneal_noise", "annealed", "apg", "backward", "cfg_zero", "cfgpp", "compose", "particles", "recurrent",
     "scales", "zero_init", "Film", "save_film", "on_board", "Trial", "best_trial",
     "tune_guidance",
-    "corrected", "euler_maruyama", "predictor_corrector", "processes", "reverse_diffusion", "rk45", "score",
+    "corrected", "dequantise", "euler_maruyama", "flow_bits_per_dim", "likelihood", "log_density",
+     "predictor_corrector", "processes", "reverse_diffusion", "rk45", "score",
 ]  # fmt: skip

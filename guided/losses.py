@@ -101,8 +101,11 @@ def variational_term(
         x0: (N, C, H, W) in [-1, 1], of 8-bit images.
         t: (N,) int64, positions in `chain`.
         noise: like x0.
-        chain: the process the bound is of; the model's own, or a respaced one.
-        variance: "learned", "fixed-small" or "fixed-large"; None is learned where the model has it, else fixed-small.
+        chain: the process the bound is of; the model's own, or a respaced one; for continuous models
+            `Schedule.from_sigmas` of any levels.
+        variance: "learned", "fixed-small", "fixed-large"; "level" and "level-large" are the last two but for t = 0,
+            where both are sigma_0^2 / (1 + sigma_0^2) and not that of the step before. None is learned where the model
+            has it, else fixed-small. The small one is right where data are points, the large one where they are wide.
 
     Raises:
         ValueError: the model is continuous, or the variance is unknown or not there.
@@ -147,6 +150,9 @@ def hybrid_loss(
     return mse + (len(chain) / 1000 if vb_scale is None else vb_scale) * vb
 
 
+FIXED = ("fixed-small", "fixed-large", "level", "level-large")
+
+
 @dataclass(frozen=True)
 class ChainStep:
     """One ancestral step sigma -> sigma_next of every sample, with the bounds of its log variance.
@@ -184,23 +190,33 @@ class ChainStep:
         """E[x' | x, x0] = x0 + (s'/s)^2 (x - x0) (Ho et al. 2020, eq. 7)."""
         return x0 + (self.sigma_next / self.sigma) ** 2 * (x - x0)
 
+    @staticmethod
+    def check_variance(variance: str | None, learned: bool) -> None:
+        """Raise a ValueError unless `log_variance` knows the name, or None stands for one."""
+        if variance not in (None, "learned", *FIXED):
+            raise ValueError(f"variance must be learned, {', '.join(FIXED)}, got {variance!r}")
+        if variance == "learned" and not learned:
+            raise ValueError("variance='learned' needs a model with a learned range")
+
     def log_variance(self, variance: str, var_frac: Tensor | None) -> Tensor:
         """Of p(x' | x), by its name."""
+        self.check_variance(variance, var_frac is not None)
         if variance == "learned":
-            if var_frac is None:
-                raise ValueError("variance='learned' needs a model with a learned range")
             return var_frac * self.log_high + (1 - var_frac) * self.log_low
         if variance == "fixed-small":
             return self.log_low
         if variance == "fixed-large":
             return torch.where(self.sigma_next > 0, self.log_high, self.log_low)
-        raise ValueError(f"variance must be learned, fixed-small or fixed-large, got {variance!r}")
+        if variance == "level":
+            return torch.where(self.sigma_next > 0, self.log_low, self.log_high)
+        return self.log_high  # level-large
 
 
 def _chain(model: Model, chain: Schedule | None) -> Schedule:
     chain = chain or model.schedule
     if chain is None:
-        raise ValueError("this model is continuous in time: the variational bound is that of a discrete chain")
+        what = "this model is continuous in time: the variational bound is that of a discrete chain"
+        raise ValueError(f"{what}; give it chain=Schedule.from_sigmas(levels)")
     return chain
 
 

@@ -43,6 +43,16 @@ class Schedule:
         return cls(beta, torch.cumprod(1 - beta, 0), torch.arange(len(beta)), name)
 
     @classmethod
+    def from_sigmas(cls, sigmas: Tensor | Sequence[float]) -> Schedule:
+        """The chain with these noise levels, positive and all different, in any order: a continuous model's bound's."""
+        sigma = float64(sigmas).sort().values
+        if sigma.ndim != 1 or len(sigma) == 0 or not bool((sigma > 0).all()) or bool((sigma.diff() == 0).any()):
+            raise ValueError(f"sigmas must be a list of different positive levels, got {sigmas}")
+        alpha_bar = 1 / (1 + sigma**2)
+        beta = 1 - alpha_bar / torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+        return cls(beta, alpha_bar, torch.arange(len(sigma)), "sigmas")
+
+    @classmethod
     def linear(cls, T: int = 1000) -> Schedule:
         """beta from 1e-4 to 0.02, scaled by 1000/T so that the end is the same for any T (Ho et al. 2020)."""
         scale = 1000 / _chain_length(T)
