@@ -127,7 +127,11 @@ def _read(model: Model, prompt: Prompt) -> Tensor:
     """Prompts encoded, once for all batches."""
     if "text" not in model.conditions:
         raise ValueError("this model takes no text: leave prompt out and give labels or terms")
+    if isinstance(prompt, Tensor):
+        return model.text(prompt)
     texts = [prompt] if isinstance(prompt, str) else prompt
-    if not isinstance(texts, Tensor) and not all(isinstance(text, str) and text.strip() for text in texts):
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"prompt must be a text, a list of them, tokens or encoded text, got {prompt!r}")
+    if not all(text.strip() for text in texts):
         raise ValueError("a prompt is empty: say what the picture should show, or leave prompt out")
     return model.text(texts)

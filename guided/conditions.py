@@ -100,6 +100,8 @@ def read_text(text: Any, config: Any, reader: Reader | None) -> Tensor:
             forms = f"tokens (N, {config.context}) below {config.vocab} or " if config.layers else ""
             raise ValueError(f"text must be prompts, {forms}encoded (N, L, {config.width}), got {tuple(text.shape)}")
         return text
+    if not (text is None or isinstance(text, str | list | tuple)):
+        raise ValueError(f"text must be a prompt or a list of prompts, got {text!r}")
     texts = [text or ""] if text is None or isinstance(text, str) else list(text)
     if not texts or not all(isinstance(each, str) for each in texts):
         raise ValueError(f"text must be a prompt or a list of prompts, got {text!r}")

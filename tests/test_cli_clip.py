@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,33 @@ def test_a_folder_of_open_clip_is_drawn_with_and_remembered(tiny_folder, tmp_pat
     capsys.readouterr()
     assert run("replay", tmp_path / "x.png") == 2  # the weights are others now
     assert "has other weights" in capsys.readouterr().err
+
+
+def test_info_of_a_clip(clip_folder, capsys):
+    net = tiny_clip()
+    assert run("info", clip_folder, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["parameters"] == sum(p.numel() for p in net.parameters()) and facts["levels"] == [0.002, 80.0]
+    assert facts["kind"] == "clip, noise-aware" and (facts["tokens"], facts["vectors"]) == (12, 16)
+    assert run("info", clip_folder) == 0
+    said = capsys.readouterr().out
+    for words in (
+        f"{facts['parameters']:,}, of which",
+        "16x16",
+        "sigma 0.002 .. 80",
+        "12 tokens of a vocabulary of 514",
+    ):
+        assert words in said
+
+
+def test_weights_in_a_prompt_are_not_for_a_model_that_reads(tmp_path, capsys):
+    preset = guided.presets.PRESETS["text64"]
+    small = replace(preset.network, model_channels=64, num_res_blocks=1, channel_mult=(1,), attention_resolutions=(1,))
+    reads = replace(preset, network=small, image_size=16).model([]).eval()
+    guided.save(reads, tmp_path / "reads")
+    words = ["sample", "--model", tmp_path / "reads", "--prompt", "a cat:1|fog:-0.5", "--seed", 1, *FAST]
+    assert run(*words, "--out", tmp_path / "x.png") == 0
+    assert "'a cat:1|fog:-0.5': read as it stands; weights are for --clip" in capsys.readouterr().err
 
 
 def test_pictures_of_another_size_are_looked_at_as_estimates(tiny_folder, clip_folder, tmp_path, capsys):

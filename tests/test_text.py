@@ -299,6 +299,10 @@ def test_a_label_and_a_prompt_are_dropped_together():
     [
         ({"prompt": ""}, "a prompt is empty: say what the picture should show, or leave prompt out"),
         ({"prompt": ["cat", "  "]}, "a prompt is empty"),
+        ({"prompt": 5}, "prompt must be a text, a list of them, tokens or encoded text, got 5"),
+        ({"prompt": b"cat"}, "prompt must be a text, a list of them"),
+        ({"prompt": ["cat", 5]}, r"got \['cat', 5\]"),
+        ({"prompt": []}, r"text must be a prompt or a list of prompts, got \[\]"),
         ({"prompt": ["cat", "dog"], "n": 3}, "2 prompts for 3 pictures: give 1 or 3"),
         ({"prompt": torch.zeros(1, 8, 31)}, r"text must be prompts, tokens \(N, 8\) below 257 or encoded \(N, L, 32\)"),
         ({"prompt": torch.full((1, 8), 300)}, "text must be prompts, tokens"),
@@ -315,6 +319,8 @@ def test_what_is_wrong_with_a_prompt_is_said_before_any_work(model, monkeypatch,
 
 def test_without_a_reader_only_the_empty_prompt_and_tensors_are_understood():
     bare = Model(random_net(NET), None, "edm", image_size=8)
+    with pytest.raises(ValueError, match="text must be a prompt or a list of prompts, got 5"):
+        bare.given(text=5)
     assert torch.equal(bare.text("")[0], bare.text(torch.full((1, 8), PAD))[0])
     with pytest.raises(ValueError, match="nothing to read prompts with: give tokens or encoded text"):
         bare.given(text="cat")

@@ -35,7 +35,12 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Load, look, print."""
     from guided.commands.checkpoints import open_checkpoint
+    from guided.commands.clip_info import clip_facts, clip_text, is_clip
 
+    if is_clip(args.source):
+        facts = clip_facts(args.source)
+        print(json.dumps(facts, indent=1) if args.json else "\n".join([facts["name"], *rows(clip_text(facts))]))
+        return
     opened = open_checkpoint(args.source, classifier=args.classifier, preset=args.preset)
     facts = {**opened.facts(), **costs(opened.module, size=args.size, dtype=args.dtype)}
     print(json.dumps(facts, indent=1) if args.json else as_text(facts))
@@ -100,7 +105,7 @@ def as_text(facts: dict[str, Any]) -> str:
     null = " and the null class" if facts.get("null_class") else ""
     low, high = facts["sigma_range"]
     takes = ", takes " + ", ".join(facts["takes"]) if facts["takes"] else ""
-    rows = {
+    about = {
         "kind": f"{facts['kind']} ({facts['network']}){takes}",
         "parameters": f"{facts['parameters']:,}",
         "file": f"{unit(facts['file_bytes'], 'B')}, SHA-256 {facts['sha256']}",
@@ -113,11 +118,16 @@ def as_text(facts: dict[str, Any]) -> str:
         "classes": f"{len(classes)}{null}{': ' + ', '.join(classes) if classes else ''}",
         "origin": "; ".join(f"{k} {v}" for k, v in facts["provenance"].items() if not isinstance(v, dict)) or "unknown",
     }
-    lines = [facts["name"]]
-    for name, text in rows.items():
+    return "\n".join([facts["name"], *rows(about)])
+
+
+def rows(about: dict[str, str]) -> list[str]:
+    """A line or several for each name and what is said of it."""
+    lines = []
+    for name, text in about.items():
         indents = {"initial_indent": f"  {name:<12}", "subsequent_indent": " " * 14}
         lines += textwrap.wrap(text, 110, break_on_hyphens=False, **indents)
-    return "\n".join(lines)
+    return lines
 
 
 def unit(value: float, name: str) -> str:
