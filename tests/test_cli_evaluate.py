@@ -23,6 +23,8 @@ def there(tmp_path, monkeypatch):
     torch.manual_seed(0)
     trunk = {"model_channels": 32, "num_res_blocks": 1, "channel_mult": (1,), "attention_resolutions": ()}
     net = UNet(UNetConfig(in_channels=48, out_channels=48, num_classes=3, **trunk))
+    for weights in net.parameters():
+        torch.nn.init.normal_(weights, std=0.05)  # a fresh network's output is zero, whatever the class
     names = ["blue", "red"]
     model = guided.Model(net, parametrization="edm", image_size=16, patch=4, class_names=names, null_class=True)
     guided.save(model, "model")
