@@ -6,7 +6,7 @@ images = guided.sample(model, ["cat-face", "heart"], guidance_scale=2.0, seeds=0
 guided.save_grid(images, "two.png")
 """
 
-from guided import evaluation, levels, losses, networks, openai, presets, processes, samplers, terms
+from guided import adapters, evaluation, levels, losses, networks, openai, presets, processes, samplers, terms
 from guided.binding import denoiser
 from guided.bits import likelihood
 from guided.cascade import Stage, cascade
@@ -87,7 +87,7 @@ __all__ = [
     "save_png", "start_at", "stream", "strength_to_sigma", "terms", "to_pil", "to_tensor", "train", "unipc",
     "Anneal", "anneal_noise", "annealed", "apg", "backward", "cfg_zero", "cfgpp", "compose", "particles", "recurrent",
     "scales", "zero_init", "Film", "save_film", "on_board", "Trial", "best_trial",
-    "tune_guidance",
+    "tune_guidance", "adapters",
     "corrected", "dequantise", "euler_maruyama", "flow_bits_per_dim", "likelihood", "log_density",
      "predictor_corrector", "processes", "reverse_diffusion", "rk45", "score",
 ]  # fmt: skip

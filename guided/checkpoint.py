@@ -22,6 +22,7 @@ FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the embedded models lie, a folder each; its name is the name to load it by."""
 DEFAULT = "emoji64"
+DIFFUSERS = "diffusion_pytorch_model.safetensors"
 AUTOENCODER = "autoencoder"  # the folder within a latent model's that holds what it works in the latents of
 
 NETWORKS = {"UNet": (UNet, UNetConfig), "Encoder": (Encoder, EncoderConfig)}
@@ -72,7 +73,8 @@ def load(
     """A model from the embedded ones or a checkpoint folder, in eval mode, its parameters frozen.
 
     Args:
-        source: a name that `guided models` lists, a checkpoint folder or its model.safetensors; None is the default.
+        source: a name that `guided models` lists, a checkpoint folder or its model.safetensors; None is the default. A
+            folder of diffusers' UNet2DModel goes too, with its scheduler's beside it (`guided.adapters`).
         device: None is the CPU.
         dtype: what the network's blocks compute in: torch.float32 (None), bfloat16 or float16, or one of these names.
         compile, batch_size, progress: make it faster by torch's compiler, as `Model.optimize` does.
@@ -84,6 +86,12 @@ def load(
     """
     device, dtype = check_device(device), check_dtype(dtype)
     folder = find(source or DEFAULT)
+    if weights_file(folder).name == DIFFUSERS:
+        from guided.adapters import load_diffusers
+
+        model = load_diffusers(folder)
+        model.net.to_torso(dtype)
+        return model.to(device)
     config, tensors = read_folder(folder, "model")
     model = build(config, folder)
     load_weights(model.net, tensors, str(source or DEFAULT))
@@ -314,6 +322,12 @@ def find(source: str | Path, embedded: Path = WEIGHTS) -> Path:
             f"{path} is a file, not a checkpoint folder; for official files use guided.openai.load or `guided import`"
         )
     raise FileNotFoundError(f"{source}: no checkpoint folder (config.json) there, and the embedded models are: {names}")
+
+
+def weights_file(folder: Path) -> Path:
+    """Where a checkpoint folder's weights lie; diffusers gives them another name."""
+    theirs = folder / DIFFUSERS
+    return theirs if theirs.is_file() and not (folder / "model.safetensors").exists() else folder / "model.safetensors"
 
 
 def names_in(embedded: Path) -> list[str]:

@@ -33,7 +33,8 @@ LAYERS = [
     {
         "guided.train", "guided.training", "guided.checkpoint", "guided.openai", "guided.sampling", "guided.evaluate",
         "guided.evaluation",
-        "guided.finetune", "guided.binding", "guided.joined", "guided.tuning", "guided.cascade", "guided.latent",
+        "guided.finetune", "guided.binding", "guided.joined", "guided.tuning", "guided.adapters",
+        "guided.cascade", "guided.latent",
     },
     {"guided"},
     {"classifiers"},

@@ -17,10 +17,14 @@ def add(subparsers: argparse._SubParsersAction) -> None:
         "import",
         help="turn an official .pt file into a checkpoint folder",
         description="Turns a diffusion model or a classifier that OpenAI released into a folder that `guided sample` "
-        "takes, as --model or as --classifier.",
+        "takes, as --model or as --classifier; or, with --edm, the state dict of a DhariwalUNet of NVlabs/edm.",
     )
     p.add_argument("file", nargs="?", metavar="FILE.pt", help="left out: the preset's file is downloaded")
     p.add_argument("--preset", help="which released file it is; default: the one whose keys and shapes fit")
+    p.add_argument(
+        "--edm", nargs="?", const="edm", choices=["edm", "vp", "ve"],
+        help="the file is a state dict of NVlabs/edm, trained with EDMPrecond (or VPPrecond, VEPrecond)",
+    )  # fmt: skip
     p.add_argument("--out", required=True, metavar="FOLDER", help="must not hold a checkpoint yet")
     p.add_argument("--class-names", metavar="FILE.txt", help="one class a line; default: 0, 1, 2, ...")
     p.add_argument(
@@ -39,6 +43,8 @@ def run(args: argparse.Namespace) -> None:
     if args.file is None and args.preset is None:
         raise ValueError("give the FILE.pt, or a --preset to download")
     names = read_class_names(args.class_names) if args.class_names else None
+    if args.edm and (args.preset or args.vocabulary or args.file is None):
+        raise ValueError("--edm takes a FILE and no --preset or --vocabulary")
     check_folder(out, "--out")
 
     import torch
@@ -49,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
     from guided.openai.presets import preset_row
     from guided.text import VOCABULARY
 
+    if args.edm:
+        return import_edm(args, out, names)
     row = None if args.preset is None else preset_row(args.preset)
     path = Path(args.file) if args.file else openai.download(args.preset)
     if path.is_file() and path.stat().st_size > SLOW_TO_READ:
@@ -70,6 +78,20 @@ def run(args: argparse.Namespace) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     what = model.provenance.get("preset", "classifier")
     print(f"{out}: {what}, {parameters / 1e6:.1f} M parameters", file=sys.stderr)
+
+
+def import_edm(args: argparse.Namespace, out: Path, names: list[str] | None) -> None:
+    """A DhariwalUNet of NVlabs/edm, which is ours under other names."""
+    import torch
+
+    from guided.adapters import load_edm
+    from guided.checkpoint import save
+
+    model = load_edm(args.file, parametrization=args.edm, class_names=names)
+    if model.provenance["network"] != "DhariwalUNet":
+        raise ValueError(f"{args.file} holds a SongUNet, which has no folder here: guided.adapters.load_edm reads it")
+    save(model, out, dtype={"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[args.dtype])
+    print(f"{out}: DhariwalUNet, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters", file=sys.stderr)
 
 
 def read_class_names(path: str) -> list[str]:

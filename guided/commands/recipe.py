@@ -150,7 +150,7 @@ def _sound(recipe: Recipe, index: Any, versions: Any) -> dict[str, bool]:
 
 def model_sha256(source: str) -> str:
     """SHA-256 of a generator's weights file."""
-    return sha256(checkpoint.find(source) / "model.safetensors")
+    return sha256(checkpoint.weights_file(checkpoint.find(source)))
 
 
 def classifier_sha256(source: str | None) -> str | None:
