@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -61,6 +62,14 @@ def test_a_model_against_its_data(there, capsys):
     assert (work[0] / "000000.npy").stat().st_mtime_ns == before
     assert run(*words, "--measures", "frechet", "--guidance-scale", "2") == 0
     assert len(list((there / "runs" / "evaluate").iterdir())) == 2
+    table = ["--measures", "frechet", "--option", "order=2", "--window", "0.1", "9", "--table", "t.md"]
+    assert run(*words, *table) == 0
+    page = (there / "t.md").read_text()
+    made = re.search("Made by `(.*)`", page).group(1)
+    assert page.startswith("# model against data test\n") and "| Frechet distance |" in page
+    flags = "--option order=2 --steps 2 --window 0.1 9.0 --features colours:2,pca3+averages:4"
+    assert sorted(made.split()) == sorted(f"guided evaluate model data {flags} --measures frechet --draws 5".split())
+    cli.parser().parse_args(made.split()[1:])
 
 
 def test_a_classifier_guides(there, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from pathlib import Path
 
 from guided.commands.places import check_folder
@@ -117,6 +118,8 @@ def add_flags(p: argparse.ArgumentParser, *, tuning: bool = False) -> None:
     how.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
     how.add_argument("--dtype", default="fp32", choices=["fp32", "bf16", "fp16"], help="of the model; default: fp32")
     p.add_argument("--out", metavar="FILE.json", help="the figures, for programs; the table goes to stdout")
+    if not tuning:
+        p.add_argument("--table", metavar="FILE.md", help="the table as a page, with the command that makes it")
     if tuning:
         p.set_defaults(work=None, classifier=None, classifier_scale=None)
 
@@ -151,6 +154,27 @@ def run(args: argparse.Namespace) -> None:
     print(report.table())
     if args.out is not None:
         report.save(args.out)
+    if args.table is not None:
+        text = f"# {measured.name} against {measured.reference.name}\n\n{measured.said(samples)}\n{report.table()}\n\n"
+        Path(args.table).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.table).write_text(f"{text}In brackets {args.level:.0%} intervals. Made by `{command(args)}`.\n")
+
+
+def command(args: argparse.Namespace) -> str:
+    """The words that make these figures again: the flags that are not what they are by default."""
+    p = argparse.ArgumentParser()
+    add_flags(p)
+    words = ["guided", "evaluate", Path(args.samples).name, Path(args.data).name]
+    for name, usual in vars(p.parse_args(words[2:])).items():
+        value = getattr(args, name)
+        if value == usual or name in ("samples", "data", "out", "table", "work", "device"):
+            continue
+        flag, values = f"--{name.replace('_', '-')}", value if isinstance(value, list) else [value]
+        if name == "option":
+            words += [word for each in values for word in (flag, each)]
+        else:
+            words += [flag, *map(str, values)]
+    return shlex.join(words)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -189,5 +213,9 @@ def check(args: argparse.Namespace) -> None:
         if Path(args.out).suffix != ".json":
             raise ValueError(f"--out is a .json file, got {args.out}")
         check_folder(Path(args.out).parent, "the folder of --out")
+    if getattr(args, "table", None) is not None:
+        if Path(args.table).suffix != ".md":
+            raise ValueError(f"--table is a .md file, got {args.table}")
+        check_folder(Path(args.table).parent, "the folder of --table")
     if args.work is not None:
         check_folder(Path(args.work), "the folder of samples")

@@ -74,9 +74,14 @@ class Measured:
         print(f"{self.count} samples on {self.device}, in {folder}", file=sys.stderr, flush=True)
         return draw(
             self.model, folder, self.count, labels=self.labels, prompts=self.prompts, seed=args.seed,
-            batch_size=min(args.batch_size, self.count), name=Path(args.samples).name, terms=self.terms,
+            batch_size=min(args.batch_size, self.count), name=self.name, terms=self.terms,
             told=self.told, **self.how,
         )  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """Of what is measured."""
+        return Path(self.args.samples).name
 
     @property
     def count(self) -> int:
@@ -103,7 +108,7 @@ class Measured:
 
     def about(self) -> dict[str, Any]:
         """What decides the figures, for the report."""
-        about = {"data": Path(self.args.data).name, "samples": Path(self.args.samples).name}
+        about = {"data": Path(self.args.data).name, "samples": self.name}
         if self.model is None:
             return about
         return {
