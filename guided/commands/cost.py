@@ -67,4 +67,5 @@ class _Live(TorchDispatchMode):
 
 
 def _tensors(tree: object) -> Iterator[Tensor]:
-    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+    # oneDNN's own tensors, packed kernels, have no storage to look at
+    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor) and leaf.layout is torch.strided)

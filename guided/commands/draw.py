@@ -21,13 +21,15 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SLOW_TO_LOAD = 300_000_000  # bytes that take seconds
 
 
-def load_models(model: str, classifier: str | None, *, device: str, dtype: str) -> tuple[Model, Any]:
-    """The model, and the classifier or None, by their names or folders."""
+def load_models(model: str, classifier: str | None, *, device: str, dtype: str, compile: int = 0) -> tuple[Model, Any]:
+    """The model and the classifier or None by their names or folders; compiled for batches of `compile`, if any."""
     weights = checkpoint.find(model) / "model.safetensors"
     size = weights.stat().st_size if weights.exists() else 0  # what is missing is said by `load`
     if size > SLOW_TO_LOAD:
         print(f"loading {model}, {size / 1e9:.1f} GB", file=sys.stderr, flush=True)
     generator = guided.load(model, device=device, dtype=DTYPES[dtype])
+    if compile:
+        generator.optimize(batch_size=compile, progress=True)
     if classifier is None:
         return generator, None
     import classifiers
@@ -47,10 +49,19 @@ def draw(
     with tqdm(total=steps * len(starts), unit="step", file=sys.stderr) as bar:
         for start in starts:
             run = states(recipe, model, classifier, start, clip)
-            x = guided.last(_ticked(run if film is None else film.watch(run), bar))
-            with torch.no_grad():
-                images.append(model.to_images(x).clamp(-1, 1).cpu())
+            images.append(_finished(_ticked(run if film is None else film.watch(run), bar), model))
     return torch.cat(images)
+
+
+def draw_batch(recipe: Recipe, model: Model, classifier: Any = None, clip: Any = None) -> Tensor:
+    """The pictures of a recipe that is a single batch, without a bar."""
+    return _finished(states(recipe, model, classifier, 0, clip), model)
+
+
+def _finished(run: Iterator[State], model: Model) -> Tensor:
+    x = guided.last(run)
+    with torch.no_grad():
+        return model.to_images(x).clamp(-1, 1).cpu()
 
 
 def _ticked(states: Iterator[State], bar: Any) -> Iterator[State]:

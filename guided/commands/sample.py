@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from guided.commands import steering
 from guided.commands.clip import add_flags, check_flags
+from guided.commands.memory import batch_size, compile_size, planned
 from guided.commands.places import check_folder
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ examples:
   guided sample --label heart --and emotion:1.5 --not keycap --guidance-scale 3 --n 4
   guided sample --prompt "cat with heart eyes" --n 4
   guided sample --label cat-face --guidance-scale 2 --prompt "heart:1|crying:-0.5" --clip-scale 8
+  guided sample --label heart --n 50000 --out hearts/ --batch-size auto     # a folder; started again it goes on
   guided replay cats.png                                       # draw a file again and compare
 """
 
@@ -89,10 +91,19 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     machine = p.add_argument_group("machine")
     machine.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
     machine.add_argument("--dtype", default="fp32", choices=["fp32", "bf16", "fp16"], help="default: fp32")
-    machine.add_argument("--batch-size", type=int, default=16, metavar="N", help="pictures at once; default: 16")
+    machine.add_argument(
+        "--batch-size", type=batch_size, default=16, metavar="N|auto",
+        help="pictures at once, auto: as many as fit into memory; default: 16",
+    )  # fmt: skip
+    machine.add_argument("--compile", action="store_true", help="faster after a wait: worth it for many pictures")
 
     output = p.add_argument_group("output")
-    output.add_argument("--out", metavar="FILE.png", help="the grid; default: a new name made of label and seed")
+    output.add_argument(
+        "--out", metavar="FILE.png|FOLDER",
+        help="the grid, or a folder for single pictures, whose run goes on when it is started again; default: a new "
+        "name made of label and seed",
+    )  # fmt: skip
+    output.add_argument("--format", choices=["png", "npz"], help="of a folder's pictures; default: png")
     output.add_argument("--columns", type=int, help="of the grid; default: about square")
     output.add_argument("--separate", metavar="FOLDER", help="a file for each picture; then a grid only with --out")
     output.add_argument("--film", metavar="FILE.gif|FILE.mp4", help="the run as a film, a frame each step")
@@ -104,15 +115,21 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Check everything, draw, write."""
     check(args)
+    if is_folder(args):
+        from guided.commands.many import run_many
+
+        return run_many(args)
     from guided.commands.clip import clip_of
     from guided.commands.draw import best_device, draw, load_models, states
 
     device = args.device or best_device()
-    model, classifier = load_models(args.model, args.classifier, device=device, dtype=args.dtype)
+    model, classifier = load_models(
+        args.model, args.classifier, device=device, dtype=args.dtype, compile=args.compile and compile_size(args)
+    )
     size = (args.size or model.image_size,) * 2
     clip_recipe, clip = clip_of(args, takes_text="text" in model.conditions, device=device, size=size)
     found = find_classes(args, model, clip)
-    recipe = recipe_of(args, model, clip_recipe, device)
+    recipe = planned(args, lambda: recipe_of(args, model, clip_recipe, device), model, classifier, clip)
     out, separate = files_of(args, recipe)
     states(recipe, model, classifier, 0, clip)  # says what does not fit, before there is a bar
     for line in found:
@@ -127,6 +144,13 @@ def run(args: argparse.Namespace) -> None:
     if film is not None:
         film.save(args.film, columns=recipe.columns)
         print(args.film)
+
+
+def is_folder(args: argparse.Namespace) -> bool:
+    """Whether --out is a folder of single pictures rather than a grid."""
+    if args.out is None:
+        return False
+    return args.format is not None or not Path(args.out).suffix or args.out.endswith("/") or Path(args.out).is_dir()
 
 
 def find_classes(args: argparse.Namespace, model: Model, clip: Any) -> list[str]:
@@ -154,7 +178,7 @@ def check(args: argparse.Namespace) -> None:
     """
     for name in ("n", "size", "batch_size", "columns"):
         value = getattr(args, name)
-        if value is not None and value < 1:
+        if isinstance(value, int) and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     for name in ("guidance_scale", "classifier_scale"):
         value = getattr(args, name)
@@ -170,7 +194,13 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--window bounds guidance, and there is none: give --guidance-scale or --classifier")
     check_flags(args)
     steering.check_flags(args)
-    if args.out is not None:
+    if is_folder(args):
+        for name in ("separate", "columns", "film"):
+            if getattr(args, name) is not None:
+                raise ValueError(f"--{name} is for a grid, and --out {args.out} is a folder of single pictures")
+    elif args.format is not None:
+        raise ValueError("--format needs --out, the folder")
+    elif args.out is not None:
         check_file(Path(args.out), args.overwrite)
     if args.film is not None:
         from guided.film import check_film
