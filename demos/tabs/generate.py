@@ -95,7 +95,7 @@ def build(shelf: Shelf) -> None:
             with gr.Accordion(say("generate.recipe"), open=False):
                 gr.Markdown(say("generate.recipe-about"))
                 recipe = gr.JSON(show_label=False, elem_id="generate-recipe")
-    before = gr.State(None)
+    before = gr.State(None, time_to_live=3600)
     run = go.click(
         drawing(shelf), [before, *asked], [gallery, grid, recipe, compared, view, before], api_name="generate",
         api_description="Draw pictures of classes.", show_progress_on=view, **runs.ON_DEVICE,
