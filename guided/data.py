@@ -97,6 +97,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all are decoded; none of them is corrupt then."""
+        return self._array is not None
+
     def image(self, index: int) -> Tensor:
         """Picture `index` as (channels, H, W) uint8; on white where the background is random."""
         return torch.from_numpy(self.finish(self.pixels(index), WHITE))
@@ -233,10 +238,7 @@ class Batches:
         Raises:
             ValueError: index negative, or rank not in 0 .. world - 1.
         """
-        if index < 0 or not 0 <= rank < world:
-            raise ValueError(f"need index >= 0 and 0 <= rank < world, got {index=}, {rank=}, {world=}")
-        start = (index * world + rank) * self.batch_size
-        places = range(start, start + self.batch_size)
+        places = self._places(index, rank, world)
         chosen, arrays = self.images.gather([self._pick(place) for place in places])
         draws = np.stack([self._draws(place) for place in places])
         colours = (draws[:, 4:7] * 256).astype(np.uint8)
@@ -249,14 +251,41 @@ class Batches:
             x = crop(x, torch.from_numpy(draws[:, 1:4]).float())
         if self.augment == "move":
             x = move(x, torch.from_numpy(draws[:, [1, 2, 3, 7, 8, 9]]))
-        batch = {"image": x}
+        batch = {"image": x, **self._said(chosen)}
         if self.augment == "told":
             batch["image"], batch["augment"] = flip_and_hue(x, torch.from_numpy(draws[:, :3]))
-        if self.images.labels is not None:
-            batch["label"] = self.images.labels[chosen]
-        if self.images.captions is not None:
-            batch["caption"] = [self.images.captions[i] for i in chosen]
         return batch
+
+    @property
+    def unvaried(self) -> bool:
+        """Whether a picture always looks the same, but for its mirror image."""
+        return self.augment is None and self.images.in_memory and not self.images.random_background
+
+    def rows(self, index: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, dict]:
+        """What `batch` shows, without the pixels, where pictures are `unvaried`: the pictures' numbers, int64 (B,);
+        whether each is mirrored, bool (B,); their labels and captions.
+        """
+        if not self.unvaried:
+            raise ValueError("these pictures are varied, or decoded anew: a number does not say how they look")
+        places = self._places(index, rank, world)
+        chosen = [self._pick(place) for place in places]
+        mirrored = [self.flip and self._draws(place)[0] < 0.5 for place in places]
+        return torch.tensor(chosen), torch.tensor(mirrored), self._said(chosen)
+
+    def _places(self, index: int, rank: int, world: int) -> range:
+        if index < 0 or not 0 <= rank < world:
+            raise ValueError(f"need index >= 0 and 0 <= rank < world, got {index=}, {rank=}, {world=}")
+        start = (index * world + rank) * self.batch_size
+        return range(start, start + self.batch_size)
+
+    def _said(self, chosen: list[int]) -> dict:
+        """Labels and captions of pictures."""
+        said = {}
+        if self.images.labels is not None:
+            said["label"] = self.images.labels[chosen]
+        if self.images.captions is not None:
+            said["caption"] = [self.images.captions[i] for i in chosen]
+        return said
 
     def _pick(self, place: int) -> int:
         epoch, offset = divmod(place, len(self.images))

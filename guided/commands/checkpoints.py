@@ -46,6 +46,7 @@ class Opened:
             "image_size": module.image_size,
             "channels": module.channels,
             "size_multiple": inputs.size_multiple,
+            "latents": latents(module),
             "parametrization": "logits" if self.kind == "classifier" else module.parametrization,
             "schedule": None if schedule is None else f"{schedule.name} chain of {len(schedule)} steps",
             "sigma_range": [module.sigma_min, module.sigma_max],
@@ -54,6 +55,15 @@ class Opened:
             "null_class": getattr(module, "null_label", None) is not None,
             "provenance": getattr(module, "provenance", {}),
         }
+
+
+def latents(module: nn.Module) -> dict[str, Any] | None:
+    """Of a model in latents: their shape for one picture, and what they cost beside the network's evaluations."""
+    autoencoder = getattr(module, "autoencoder", None)
+    if autoencoder is None:
+        return None
+    shape = module.space.shape(module.image_size, module.image_size)
+    return {"shape": list(shape), "autoencoder_parameters": sum(p.numel() for p in autoencoder.parameters())}
 
 
 def open_checkpoint(source: str, *, classifier: bool = False, preset: str | None = None) -> Opened:

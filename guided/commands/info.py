@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,9 +42,40 @@ def run(args: argparse.Namespace) -> None:
         facts = clip_facts(args.source)
         print(json.dumps(facts, indent=1) if args.json else "\n".join([facts["name"], *rows(clip_text(facts))]))
         return
+    if is_autoencoder(args.source):
+        facts = autoencoder_facts(args.source)
+        print(json.dumps(facts, indent=1) if args.json else "\n".join(f"  {k:<12}{v}" for k, v in facts.items()))
+        return
     opened = open_checkpoint(args.source, classifier=args.classifier, preset=args.preset)
     facts = {**opened.facts(), **costs(opened.module, size=args.size, dtype=args.dtype)}
     print(json.dumps(facts, indent=1) if args.json else as_text(facts))
+
+
+def is_autoencoder(source: str) -> bool:
+    """Whether the source is the folder of an autoencoder, ours or diffusers'."""
+    try:
+        config = json.loads((Path(source) / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and (config.get("kind") == "autoencoder" or "_class_name" in config)
+
+
+def autoencoder_facts(source: str) -> dict[str, Any]:
+    """What an autoencoder is, in values that JSON holds."""
+    from guided.latent.files import load_autoencoder
+
+    made = load_autoencoder(source)
+    side = made.image_size // made.factor
+    return {
+        "kind": "autoencoder, KL-regularised" if made.variational else "autoencoder, deterministic",
+        "parameters": sum(p.numel() for p in made.parameters()),
+        "pictures": [made.channels, made.image_size, made.image_size],
+        "latents": [made.latent_channels, side, side],
+        "factor": made.factor,
+        "scale": made.scale,
+        "shift": list(made.shift),
+        "origin": {k: v for k, v in made.provenance.items() if not isinstance(v, dict)},
+    }
 
 
 def costs(module: nn.Module, *, size: int | None, dtype: str) -> dict[str, Any]:
@@ -111,6 +143,7 @@ def as_text(facts: dict[str, Any]) -> str:
         "file": f"{unit(facts['file_bytes'], 'B')}, SHA-256 {facts['sha256']}",
         "pictures": f"{facts['image_size']}x{facts['image_size']}, {facts['channels']} channels; "
         f"other sides that are multiples of {facts['size_multiple']}",
+        **({"latents": in_latents(facts["latents"])} if facts["latents"] else {}),
         "noise": f"{facts['parametrization']}, {facts['schedule'] or 'continuous'}, sigma {low:.4g} .. {high:.4g}",
         "evaluation": f"{unit(facts['flops'], 'FLOP')} a picture of {evaluated['size']} pixels",
         "memory": ", ".join(f"batch {n}: {unit(b, 'B')}" for n, b in facts["memory_bytes"].items())
@@ -128,6 +161,12 @@ def rows(about: dict[str, str]) -> list[str]:
         indents = {"initial_indent": f"  {name:<12}", "subsequent_indent": " " * 14}
         lines += textwrap.wrap(text, 110, break_on_hyphens=False, **indents)
     return lines
+
+
+def in_latents(facts: dict[str, Any]) -> str:
+    """A line on the latents that a model works in."""
+    shape = "x".join(map(str, facts["shape"]))
+    return f"{shape}, of an autoencoder of {facts['autoencoder_parameters']:,} parameters, not counted elsewhere here"
 
 
 def unit(value: float, name: str) -> str:

@@ -22,7 +22,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the lists."""
-    lists = {"embedded": embedded(), "official": official(), "training": training()}
+    lists = {"embedded": embedded(), "official": official(), "training": training(), "autoencoders": autoencoders()}
     if args.json:
         print(json.dumps(lists, indent=1))
         return
@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> None:
     print_table(lists["official"], ("preset", "kind", "image_size", "classes", "file"))
     print("\ntraining presets (`guided train DATA --preset NAME --out FOLDER`)")
     print_table(lists["training"], ("preset", "image_size", "parametrization", "objective", "batch_size", "images"))
+    print("\nautoencoder presets (`guided train-autoencoder DATA --preset NAME --out FOLDER`)")
+    print_table(lists["autoencoders"], ("preset", "image_size", "factor", "channels", "variational", "images"))
 
 
 def embedded() -> list[dict[str, Any]]:
@@ -91,6 +93,23 @@ def training() -> list[dict[str, Any]]:
 
     names = ("image_size", "parametrization", "objective", "batch_size", "images")
     return [{"preset": k, **{name: getattr(row, name) for name in names}} for k, row in PRESETS.items()]
+
+
+def autoencoders() -> list[dict[str, Any]]:
+    """What `guided train-autoencoder --preset` knows; factor and channels are the latents'."""
+    from guided.latent.presets import AUTOENCODERS
+
+    return [
+        {
+            "preset": name,
+            "image_size": row.image_size,
+            "factor": row.network.downsample,
+            "channels": row.network.latent_channels,
+            "variational": "yes" if row.network.variational else "no",
+            "images": row.images,
+        }
+        for name, row in AUTOENCODERS.items()
+    ]
 
 
 def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -28,6 +28,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("data", help="folder or zip of class folders, or pictures with a metadata.csv")
     p.add_argument("--preset", default="small64", metavar="NAME", help="one of `guided models`; default: small64")
     p.add_argument("--out", required=True, help="run folder: checkpoint, log.jsonl, samples/")
+    p.add_argument("--autoencoder", metavar="FOLDER", help="latent presets: what `guided train-autoencoder` made")
     p.add_argument("--init", help="start from an embedded model, a checkpoint folder, or a .safetensors or .pt file")
     p.add_argument("--size", type=int, help="side of the pictures; the preset's by default")
     p.add_argument("--images", type=int, help="how long to train, in images seen")
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     job = segmenter(args, preset) if preset.segment else Job(*generator(args, preset))
     model = job.model
     check_same_run(args.out, model_config(model))
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = sum(p.numel() for p in model.net.parameters())
     print(f"{job.counts}, {parameters / 1e6:.1f} M parameters", file=sys.stderr)
     steps = train(
         model,

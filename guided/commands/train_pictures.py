@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 
 from guided import finetune
+from guided.checkpoint import AUTOENCODER
 from guided.data import Batches, Images
 from guided.derived import Derived
 from guided.folders import list_pictures, open_tree, splits, suited
 from guided.images import save_grid
+from guided.latent.autoencoder import Autoencoder, same_latents
+from guided.latent.batches import LatentBatches
+from guided.latent.files import load_autoencoder
 from guided.model import Model
 from guided.presets import Preset
 from guided.sampling import sample
@@ -33,12 +37,15 @@ def generator(args: argparse.Namespace, preset: Preset) -> tuple[Model, Any, str
         if getattr(args, name) is not None and not takes_text:
             raise ValueError(f"--{name.replace('_', '-')} is for presets that train on captions, as text64 does")
     images = read_images(args, preset)
-    tower = text_tower(args.text_tower)
-    model = starting_model(args, preset if tower is None else preset.reading(tower), images, tower)
+    tower, autoencoder = text_tower(args.text_tower), read_autoencoder(args, preset)
+    preset = preset if tower is None else preset.reading(tower)
+    model = starting_model(args, preset, images, tower, autoencoder)
     if takes_text:
         model.text(images.captions[0])  # says now, not in the first step, what it lacks to read with
     plain = Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip, augment=augmentation(preset, model))
     batches = plain
+    if model.autoencoder is not None:
+        batches = LatentBatches(plain, model.autoencoder, file=Path(args.out) / "latents.safetensors")
     if preset.shrink > 1 or preset.holes:
         batches = Derived(plain, shrink=preset.shrink, holes=preset.holes, seed=args.seed)
 
@@ -90,7 +97,30 @@ def text_tower(name: str | None) -> OpenClip | None:
     return tower
 
 
-def starting_model(args: argparse.Namespace, preset: Preset, images: Images, tower: OpenClip | None = None) -> Model:
+def read_autoencoder(args: argparse.Namespace, preset: Preset) -> Autoencoder | None:
+    """What the model is to work in the latents of; None where it works in pixels.
+
+    Raises:
+        ValueError: the preset needs one and there is none, there is one and it needs none, or the run has another.
+    """
+    if preset.latent and args.autoencoder is None and args.init is None:
+        raise ValueError(f"{args.preset} trains in latents: give --autoencoder, which `guided train-autoencoder` makes")
+    if not preset.latent and args.autoencoder is not None:
+        raise ValueError(f"--autoencoder is for presets that train in latents, as latent64 does; not {args.preset}")
+    autoencoder = None if args.autoencoder is None else load_autoencoder(args.autoencoder)
+    if autoencoder is not None and (Path(args.out) / AUTOENCODER / "config.json").exists():
+        if not same_latents(autoencoder, load_autoencoder(Path(args.out) / AUTOENCODER)):
+            raise ValueError(f"--out {args.out} holds a run with another autoencoder: choose another folder")
+    return autoencoder
+
+
+def starting_model(
+    args: argparse.Namespace,
+    preset: Preset,
+    images: Images,
+    tower: OpenClip | None = None,
+    autoencoder: Autoencoder | None = None,
+) -> Model:
     """A fresh model of the preset; or, with --init, one like that checkpoint, whose network then counts.
 
     Raises:
@@ -100,13 +130,18 @@ def starting_model(args: argparse.Namespace, preset: Preset, images: Images, tow
     resumes = (Path(args.out) / "training").exists()
     names = images.class_names if preset.labels else []
     if not args.init or finetune.is_bare(args.init):
-        model = preset.model(names, size=size, reader=tower)
+        model = preset.model(names, size=size, reader=tower, autoencoder=autoencoder)
         said = finetune.weights_into(model, args.init) if args.init and not resumes else ""
     elif tower is not None:
         raise ValueError(f"--text-tower is for fresh networks: {args.init} reads as it was trained to")
     else:
         model, said = finetune.like(args.init, names, size=size, null_class=preset.label_dropout > 0)
         check_told(model, preset, args)
+        if model.space.latent != preset.latent:
+            words = ("latents", "pixels") if model.space.latent else ("pixels", "latents")
+            raise ValueError(f"--init {args.init} works in {words[0]}, the preset {args.preset} in {words[1]}")
+        if autoencoder is not None and not same_latents(autoencoder, model.autoencoder):
+            raise ValueError(f"--init {args.init} works in the latents of another autoencoder than --autoencoder")
     if size % model.size_multiple or size % preset.shrink:
         multiple = max(model.size_multiple, preset.shrink)
         raise ValueError(f"--size must be a multiple of {multiple} for this network, got {size}")
