@@ -31,7 +31,7 @@ class Perceptual:
         ValueError: timm has no such model, it has no such layers, or the file is of another network.
 
     Source:
-        Zhang et al. 2018, eq. 1, with all weights one.
+        Zhang et al. 2018, eq. 1, with all weights one, and the mean over layers in place of their sum.
     """
 
     def __init__(

@@ -83,7 +83,7 @@ def small_told_model(row) -> guided.Model:
     told = {"text": text, "low_res": low_res, "num_classes": len(names) or None}
     net = UNet(UNetConfig(in_channels=192, out_channels=384, **told, **TRUNK))
     options = {"class_names": names, "learned_range": True, "patch": 8, "reader": Bytes(128) if text else None}
-    return guided.Model(randomised(net), guided.Schedule.linear(), "eps", **options)
+    return guided.Model(randomised(net), guided.Schedule.linear(), "eps", image_size=128 if low_res else 64, **options)
 
 
 def small_classifier(class_names, *, chain=None) -> classifiers.NoisyClassifier:

@@ -73,5 +73,5 @@ def fresh(config: ClipConfig, vocabulary: bytes | None = None) -> ClipNet:
 
 
 def is_folder(name: str | Path) -> bool:
-    """Whether `load` takes the name: an embedded one, or a folder with a CLIP's config.json."""
+    """Whether the name is `load`'s to take: an embedded one, or a folder with a config.json, be it a CLIP's or not."""
     return name in names_in(WEIGHTS) or (Path(name) / "config.json").exists()
