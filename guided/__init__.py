@@ -34,7 +34,7 @@ from guided.guidance import (
     scales,
     zero_init,
 )
-from guided.images import read_metadata, save_grid, save_png, to_pil, to_tensor
+from guided.images import read_metadata, save_grid, save_png, to_grid, to_pil, to_tensor
 from guided.latent.autoencoder import Autoencoder
 from guided.latent.files import load_autoencoder, save_autoencoder
 from guided.losses import bits_per_dim
@@ -87,7 +87,7 @@ __all__ = [
     "save_png", "start_at", "stream", "strength_to_sigma", "terms", "to_pil", "to_tensor", "train", "unipc",
     "Anneal", "anneal_noise", "annealed", "apg", "backward", "cfg_zero", "cfgpp", "compose", "particles", "recurrent",
     "scales", "zero_init", "Film", "save_film", "on_board", "Trial", "best_trial",
-    "tune_guidance", "adapters",
+    "tune_guidance", "adapters", "to_grid",
     "corrected", "dequantise", "euler_maruyama", "flow_bits_per_dim", "likelihood", "log_density",
      "predictor_corrector", "processes", "reverse_diffusion", "rk45", "score",
 ]  # fmt: skip
