@@ -200,7 +200,7 @@ def test_commands_shown_parse(name, command):
 
 def test_every_command_is_shown():
     shown = {shlex.split(command)[1] for _, command in SHOWN if command.startswith("guided ")}
-    known = {module.__name__.split(".")[-1].strip("_") for module in guided.cli.COMMANDS}
+    known = {module.__name__.split(".")[-1].strip("_").replace("_", "-") for module in guided.cli.COMMANDS}
     assert shown == known
 
 

@@ -12,7 +12,7 @@ from test_cli_evaluate import there  # noqa: F401
 
 import guided
 from guided import cli
-from guided.commands import tune
+from guided.commands import tune_guidance as tune
 from guided.evaluate import MEASURES, REFERENCE, SAMPLES, compare
 from guided.evaluation import Estimate
 from guided.tuning import best_trial, ends, tune_guidance
