@@ -11,13 +11,11 @@ and the program goes on where it was stopped. Each start also writes docs/study.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import study_page
 import torch
 from torch import Tensor
@@ -25,7 +23,7 @@ from torch import Tensor
 import classifiers
 import guided
 from guided.commands.measured import features_of, judge_of
-from guided.evaluate import REFERENCE, SAMPLES, compare
+from guided.evaluate import REFERENCE, SAMPLES, compare, mixed
 from guided.evaluation import Features, Pictures, draw, estimates, extract, open_pictures, share_right
 from guided.evaluation.features import by_class
 from guided.folders import splits
@@ -92,10 +90,7 @@ def rows_of(parts: list[str], budgets: list[int], samplers: list[str], classifie
 
 
 class Study:
-    """A model, the pictures it is compared to, and what they are compared by; figures are kept in a file.
-
-    Features of real pictures are kept beside the samples, since they are the same for every row.
-    """
+    """A model, the pictures it is compared to, and what they are compared by; figures are kept in a file."""
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
@@ -103,7 +98,7 @@ class Study:
         self.model = guided.load(args.model, dtype=torch.bfloat16 if args.dtype == "bf16" else None)
         self.work = Path(args.work) / self.name
         self.train, self.held_out = self._real("train"), self._real(args.split)
-        self.features = [self._fitted(features_of(name, "cpu")) for name in args.features]
+        self.features = [features_of(name, "cpu") for name in args.features]
         self.judge = None if args.judge is None else judge_of(args.judge, "cpu")
         self.clf = None if args.classifier == "none" else classifiers.load(args.classifier)
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))[: args.n]
@@ -133,17 +128,9 @@ class Study:
             reading["class_names"] = self.model.class_names
         return open_pictures(self.args.data, size=self.model.image_size, split=split, reading=reading)
 
-    def _fitted(self, features: Features) -> Features:
-        return features.fitted(self.train)
-
-    def known(self, features: Features, pictures: Pictures) -> Tensor:
-        """Features of real pictures, from the disk where they are there."""
-        key = hashlib.sha256(f"{features.name} {pictures.name} {len(pictures)}".encode()).hexdigest()[:12]
-        file = self.work / f"features-{key}.npy"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(file, extract(features, pictures).numpy())
-        return torch.from_numpy(np.load(file))
+    def rows(self, features: Features, pictures: Pictures) -> Tensor:
+        """Features in random order; those of real pictures come from the disk where they are there."""
+        return mixed(extract(features, pictures, fit_to=self.train, kept=self.work / "features"), 0)
 
     def samples(self, row: dict) -> Pictures:
         """A row's samples, drawn where they are not there yet."""
@@ -167,10 +154,9 @@ class Study:
         """Figures of a set of pictures against the training pictures, in every feature space; the judge's share."""
         found: dict = {}
         for features in self.features:
-            rows = self.known(features, pictures) if pictures is self.held_out else extract(features, pictures)
-            train = self.known(features, self.train)
-            mixed = {SAMPLES: shuffled(rows)[: self.args.n], REFERENCE: shuffled(train)}
-            for row in compare(mixed, features.name, MEASURES, draws=self.args.draws):
+            rows = self.rows(features, pictures)[: self.args.n]
+            sets = {SAMPLES: rows, REFERENCE: self.rows(features, self.train)}
+            for row in compare(sets, features.name, MEASURES, draws=self.args.draws):
                 found.setdefault(features.name, {})[row.measure] = asdict(row.estimate)
         if self.judge is not None and pictures.labels is not None:
             found["judge"] = self.judged(pictures)
@@ -212,11 +198,6 @@ def label_of(row: dict) -> str:
     if row["part"] == "samplers":
         return f"{row['sampler']} {row['budget']}"
     return f"{row['kind']} {row['scale']:g}"
-
-
-def shuffled(rows: Tensor) -> Tensor:
-    """In random order, the same for equal counts."""
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from classifiers.clip.net import ClipNet
 from classifiers.noisy import NoisyClassifier
 from classifiers.timm_net import TimmNet
 from guided.evaluation import Features, Matcher
+from guided.evaluation.features import digest
 
 
 def features(clf: NoisyClassifier, name: str) -> Features:
@@ -30,12 +31,12 @@ def features(clf: NoisyClassifier, name: str) -> Features:
     def embed(x: Tensor) -> Tensor:
         return _input_of(last, lambda: logits(x)).flatten(1)
 
-    return Features(f"classifier {name}", embed, logits, tuple(clf.class_names))
+    return Features(f"classifier {name}", embed, logits, tuple(clf.class_names), key=f"classifier {digest(clf)}")
 
 
 def clip_features(net: ClipNet, name: str) -> Features:
     """A CLIP's unit vectors of clean pictures."""
-    return Features(f"CLIP {name}", lambda x: net.image(x.to(net.logit_scale.device)))
+    return Features(f"CLIP {name}", lambda x: net.image(x.to(net.logit_scale.device)), key=f"CLIP {digest(net)}")
 
 
 def matcher(net: ClipNet, name: str) -> Matcher:

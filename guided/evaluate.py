@@ -6,6 +6,7 @@ The names beside `evaluate` are those of `guided.evaluation`; importing them pul
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from guided.evaluation.pictures import Pictures, from_tensor
 from guided.evaluation.report import Report, Row
 from guided.evaluation.scores import Matcher, clip_score, inception_score, share_right
 
-__all__ = ["MEASURES", "compare", "evaluate", *_names]
+__all__ = ["MEASURES", "compare", "evaluate", "mixed", *_names]
 
 MEASURES = {
     "frechet": "Frechet distance",
@@ -62,6 +63,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 64,
     cas: dict[str, Any] | None = None,
+    kept: str | Path | None = None,
     progress: bool = False,
 ) -> Report:
     """Measures of samples against real pictures, each with an interval (`guided.evaluation.estimates`).
@@ -81,6 +83,7 @@ def evaluate(
         draws, level, seed: of the intervals; pictures are shuffled by `seed` as well.
         batch_size: pictures in a network at once.
         cas: settings of `classification_accuracy`.
+        kept: a folder for the features of real pictures and of drawn samples, which are looked up there next time.
         progress: show bars.
 
     Raises:
@@ -91,13 +94,12 @@ def evaluate(
         sets[TRAIN] = _pictures(train, TRAIN)
     features = [colours()] if features is None else [features] if isinstance(features, Features) else list(features)
     wanted = check_needs(measures, sets[SAMPLES], sets[REFERENCE], sets.get(TRAIN), features, judge, clip)
-    sets = {of: pictures.shuffled(seed) if len(pictures) else pictures for of, pictures in sets.items()}
     interval = {"draws": draws, "level": level, "seed": seed}
-    look = {"batch_size": batch_size, "progress": progress}
+    look = {"batch_size": batch_size, "progress": progress, "kept": kept}
+    real, shown = sets.get(TRAIN, sets[REFERENCE]), {of: pictures for of, pictures in sets.items() if len(pictures)}
     rows: list[Row] = []
     for each in features:
-        fitted = each.fitted(sets.get(TRAIN, sets[REFERENCE]), **look)
-        found = {of: extract(fitted, pictures, **look) for of, pictures in sets.items() if len(pictures)}
+        found = {of: mixed(extract(each, p, fit_to=real, **look), seed) for of, p in shown.items()}
         if set(wanted) & set(COMPARED):
             chosen = [name for name in COMPARED if name in wanted]
             statistics = sets[REFERENCE].statistics
@@ -112,6 +114,11 @@ def evaluate(
         rows += _learned(sets, cas or {}, interval, progress)
     about = {of: {"name": p.name, "count": len(p)} for of, p in sets.items()}
     return Report(rows, {"sets": about, "equal counts": equal, **interval}, level)
+
+
+def mixed(rows: Tensor, seed: int) -> Tensor:
+    """Rows in random order, the same for sets of equal counts: files lie by class, and blocks must not."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
 
 
 def _pictures(given: Pictures | Tensor, name: str) -> Pictures:
@@ -263,7 +270,7 @@ def _judged(sets, judge: Features, wanted, equal, interval, look) -> list[Row]:
             )  # fmt: skip
             rows += [Row(f"{MEASURES['accuracy']}, {k}", of, judge.name, e, (n,)) for k, e in result.items()]
         if "inception" in wanted:
-            some = logits[:least] if equal else logits
+            some = mixed(logits, interval["seed"])[:least] if equal else logits
             result = estimates(lambda i, z=some: {"score": inception_score(z[i])}, [len(some)], **interval)
             rows.append(Row(MEASURES["inception"], of, judge.name, result["score"], (len(some),)))
     return sorted(rows, key=lambda row: row.measure)

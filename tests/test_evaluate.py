@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,16 +171,37 @@ def test_colours_and_averages_are_means():
 
 def test_principal_components_are_those_of_the_training_pictures():
     train, test = pictures(40, 0), pictures(10, 1)
-    fitted = pca(colours(), 3).fitted(train)
-    rows = extract(fitted, train)
+    rows = extract(pca(colours(), 3), train, fit_to=train)
     assert rows.shape == (40, 3)
     assert rows.T.cov().fill_diagonal_(0).abs().max() < 1e-4
     full = extract(colours(), train)
     kept = float(rows.var(dim=0).sum() / full.var(dim=0).sum())
     assert kept > 0.95  # shade and class are all there is
-    assert extract(fitted, test).mean(dim=0).abs().max() < 1
+    assert extract(pca(colours(), 3), test, fit_to=train).mean(dim=0).abs().max() < 1
     with pytest.raises(ValueError, match="at most"):
-        pca(colours(), 64).fitted(pictures(10, 0))
+        extract(pca(colours(), 64), test, fit_to=test)
+    with pytest.raises(ValueError, match="fit_to="):
+        extract(pca(colours(), 3), test)
+
+
+def test_features_are_kept_by_the_keys_of_features_and_pictures(tmp_path):
+    x, y = squares(6, 0)
+    for i, (picture, label) in enumerate(zip(x, y.tolist(), strict=True)):
+        guided.save_png(picture, tmp_path / "data" / ("red", "blue")[label] / f"{i}.png")
+    asked = []
+
+    def watched(key):
+        return replace(colours(2), embed=lambda x: asked.append(len(x)) or colours(2).embed(x), key=key)
+
+    rows = [extract(watched("a"), open_pictures(tmp_path / "data"), kept=tmp_path / "kept") for _ in range(2)]
+    assert asked == [6] and torch.equal(*rows)
+    extract(watched("b"), open_pictures(tmp_path / "data"), kept=tmp_path / "kept")
+    extract(watched("a"), open_pictures(tmp_path / "data", size=8), kept=tmp_path / "kept")
+    extract(watched("a"), from_tensor(x), kept=tmp_path / "kept")  # a tensor has no key
+    assert asked == [6] * 4
+    guided.save_png(x[0] * 0, tmp_path / "data" / "red" / "9.png")
+    extract(watched("a"), open_pictures(tmp_path / "data"), kept=tmp_path / "kept")
+    assert asked == [6] * 4 + [7]
 
 
 def test_timm_features_are_the_input_of_the_head():
@@ -347,7 +369,7 @@ def test_all_counts_and_statistics():
     held = guided.evaluation.Pictures("stats", 0, lambda i: torch.empty(0), statistics=statistics)
     features = Features(inception.NAME, reddish().embed)
     value = guided.evaluate(a, held, features, draws=5).value("Frechet distance").value
-    assert value == pytest.approx(frechet(Gaussian.of(extract(reddish(), a.shuffled())), statistics), rel=1e-6)
+    assert value == pytest.approx(frechet(Gaussian.of(extract(reddish(), a)), statistics), rel=1e-6)
     with pytest.raises(ValueError, match="'precision' needs reference pictures"):
         guided.evaluate(a, held, features, measures=["precision"])
 

@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
     """Check everything, draw what is not drawn yet, measure, print."""
     check(args)
     from guided.commands.draw import best_device
-    from guided.commands.measured import Measured
+    from guided.commands.measured import KEPT, Measured
     from guided.evaluate import evaluate
 
     device = args.device or best_device()
@@ -147,6 +147,7 @@ def run(args: argparse.Namespace) -> None:
         level=args.level,
         seed=args.seed,
         cas={"images": args.cas_images, "seed": args.seed, "device": device},
+        kept=KEPT,
         progress=True,
     )
     report.about.update(measured.about())

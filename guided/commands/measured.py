@@ -18,7 +18,7 @@ from guided.commands.draw import load_models
 from guided.commands.options import steps_of, typed_options
 from guided.commands.recipe import classifier_sha256
 from guided.evaluate import INCEPTION, check_needs
-from guided.evaluation import Features, Matcher, Pictures, draw, open_pictures
+from guided.evaluation import Features, Matcher, Pictures, draw, extract, open_pictures
 from guided.evaluation import features as known
 from guided.evaluation.features import by_class
 from guided.evaluation.inception import inception_features
@@ -32,6 +32,7 @@ from guided.sampling import stream
 READING = ("label", "other", "min_per_class", "background")
 MOST = 10_000  # samples that are drawn unasked
 WORK = Path("runs") / "evaluate"
+KEPT = WORK / "features"  # of real pictures
 
 
 class Measured:
@@ -62,7 +63,10 @@ class Measured:
             labels = None if self.labels is None else self.labels[first]
             prompt = self.prompts and self.prompts[first]
             stream(self.model, labels, n=1, prompt=prompt, seeds=[0], terms=self.terms(first), **self.how)
-        self.features = [f.fitted(self.train or self.reference) for f in self.features]
+        for features in self.features:  # what cannot be fitted is said before anything is drawn
+            if features.fit is not None:
+                real = self.train or self.reference
+                extract(features, real, fit_to=real, kept=KEPT, progress=True)
         check_needs(self.measures, self._outline(), self.reference, self.train, self.features, self.judge, self.clip)
 
     def samples(self) -> Pictures:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from guided.evaluation.features import digest
 from guided.evaluation.pictures import Pictures
 from guided.guidance import Term
 from guided.model import Model
@@ -98,12 +99,8 @@ def draw(
 
 def fingerprint(model: Model) -> str:
     """SHA-256 of a model's weights, with what else decides its pictures, in hexadecimal."""
-    digest = hashlib.sha256()
-    digest.update(repr((model.parametrization, model.patch, model.sigma_min, model.sigma_max)).encode())
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    said = repr((model.parametrization, model.patch, model.sigma_min, model.sigma_max))
+    return hashlib.sha256(f"{said} {digest(model)}".encode()).hexdigest()
 
 
 def _agree(folder: Path, settings: dict[str, Any], asked: dict[str, list | None]) -> None:

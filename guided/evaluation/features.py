@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,34 +26,69 @@ class Features:
         embed: (N, 3, H, W) float32 in [-1, 1] to (N, D).
         logits: the same pictures to a classifier's (N, K), where there is a classifier.
         class_names: of the K classes; empty where nobody knows them.
-        fit: makes them of the training pictures' features first (`pca`); None where nothing is to be fitted.
+        key: tells these features from others of the name, such as by a digest of weights; "" where nothing does, and
+            then they are not kept on the disk.
+        fit: takes training pictures' vectors, gives a map of vectors to those that are compared (`pca`); or None.
     """
 
     name: str
     embed: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor] | None = None
     class_names: tuple[str, ...] = ()
+    key: str = ""
     fit: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None
-
-    def fitted(self, pictures: Pictures, *, batch_size: int = 64, progress: bool = False) -> Features:
-        """The same, fitted to these pictures where that is needed."""
-        if self.fit is None:
-            return self
-        inner = replace(self, fit=None)
-        return replace(inner, embed=self.fit(extract(inner, pictures, batch_size=batch_size, progress=progress)))
 
 
 def extract(
-    features: Features, pictures: Pictures, *, batch_size: int = 64, progress: bool = False, logits: bool = False
+    features: Features,
+    pictures: Pictures,
+    *,
+    fit_to: Pictures | None = None,
+    logits: bool = False,
+    kept: str | Path | None = None,
+    batch_size: int = 64,
+    progress: bool = False,
 ) -> Tensor:
     """The features (N, D), or the logits (N, K), of all pictures, float32 on the CPU.
 
+    Args:
+        fit_to: the pictures that features with a `fit` are fitted to.
+        kept: a folder; what is known by `key` of features and pictures is looked up there, and written there.
+        batch_size: pictures in a network at once.
+
     Raises:
-        ValueError: logits are wanted of features that have none; or values are not finite.
+        ValueError: logits are wanted of features that have none; features are to be fitted and there is nothing to fit
+            them to; or values are not finite.
     """
-    embed = features.logits if logits else features.embed
-    if embed is None:
+    if logits and features.logits is None:
         raise ValueError(f"the features {features.name} have no classifier")
+    more = {"kept": kept, "batch_size": batch_size, "progress": progress}
+    if features.fit is not None and not logits:
+        if fit_to is None:
+            raise ValueError(f"the features {features.name} are fitted: fit_to= says to which pictures")
+        plain = replace(features, fit=None)
+        same = fit_to is pictures
+        rows = extract(plain, fit_to, **more)
+        return features.fit(rows)(rows if same else extract(plain, pictures, **more))
+    file = None
+    if kept is not None and features.key and pictures.key:
+        said = f"{features.key} {pictures.key} {len(pictures)} {logits}"
+        file = Path(kept) / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.npy"
+        if file.exists():
+            return torch.from_numpy(np.load(file))
+    found = _run(features, pictures, features.logits if logits else features.embed, batch_size, progress)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        with part.open("wb") as out:
+            np.save(out, found.numpy())
+        os.replace(part, file)
+    return found
+
+
+def _run(
+    features: Features, pictures: Pictures, embed: Callable[[Tensor], Tensor], batch_size: int, progress: bool
+) -> Tensor:
     rows = []
     for x in pictures.batches(batch_size, progress=f"{features.name}: {pictures.name}" if progress else None):
         with torch.no_grad():
@@ -61,15 +99,26 @@ def extract(
     return found
 
 
+def digest(net: torch.nn.Module) -> str:
+    """SHA-256 of a network's weights, in hexadecimal."""
+    found = hashlib.sha256()
+    for key, value in sorted(net.state_dict().items()):
+        found.update(key.encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
 def colours(side: int = 4) -> Features:
     """Mean colours of side x side equal parts: 3 side^2 numbers that no training has touched; 48 by default."""
-    return Features(f"colours, {side}x{side}", lambda x: F.adaptive_avg_pool2d(x, side).flatten(1))
+    name = f"colours, {side}x{side}"
+    return Features(name, lambda x: F.adaptive_avg_pool2d(x, side).flatten(1), key=name)
 
 
 def averages(side: int = 16) -> Features:
     """Mean colours of side x side parts, scaled so that distances are root mean square differences of their values."""
     scale = (3 * side**2) ** -0.5
-    return Features(f"averages, {side}x{side}", lambda x: F.adaptive_avg_pool2d(x, side).flatten(1) * scale)
+    name = f"averages, {side}x{side}"
+    return Features(name, lambda x: F.adaptive_avg_pool2d(x, side).flatten(1) * scale, key=name)
 
 
 def pca(features: Features, components: int = 64) -> Features:
@@ -92,7 +141,7 @@ def pca(features: Features, components: int = 64) -> Features:
             )
         mean = rows.double().mean(dim=0)
         axes = torch.linalg.svd(rows.double() - mean, full_matrices=False).Vh[:components].T
-        return lambda x: ((features.embed(x).cpu().double() - mean) @ axes).float()
+        return lambda rows: ((rows.double() - mean) @ axes).float()
 
     return replace(features, name=f"{components} components of {features.name}", fit=fit)
 
@@ -136,7 +185,7 @@ def of_timm(net: torch.nn.Module, name: str, side: int, device: str | torch.devi
     def pooled(x: Tensor) -> Tensor:
         return net.forward_head(net.forward_features(prepared(x)), pre_logits=True)
 
-    return Features(name, pooled, lambda x: net(prepared(x)))
+    return Features(name, pooled, lambda x: net(prepared(x)), key=f"{name} {digest(net)}")
 
 
 def _timm(name: str, weights: str | Path | None) -> torch.nn.Module:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guided.evaluation.features import Features
+from guided.evaluation.features import Features, digest
 from guided.evaluation.weights import read_weights
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -55,7 +55,7 @@ def inception_features(weights: str | Path, *, device: str | torch.device = "cpu
     def embed(x: Tensor) -> Tensor:
         return pooled(net, prepared(x).to(device))
 
-    return Features(NAME, embed, lambda x: embed(x) @ net.fc.weight.T)
+    return Features(NAME, embed, lambda x: embed(x) @ net.fc.weight.T, key=f"{NAME} {digest(net)}")
 
 
 def network() -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ class Pictures:
         class_names: the classes; empty where there are none.
         captions: a text a picture, or None.
         statistics: Gaussian of their features under the Inception of FID, where a file holds it; or None.
+        key: tells these pictures from others, so that their features may be kept on the disk; "" where nothing does.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Pictures:
     class_names: tuple[str, ...] = ()
     captions: tuple[str, ...] | None = None
     statistics: Gaussian | None = None
+    key: str = ""
 
     def __len__(self) -> int:
         return self.count
@@ -63,6 +66,7 @@ class Pictures:
             labels=None if self.labels is None else self.labels[order],
             captions=None if self.captions is None else tuple(self.captions[i] for i in order),
             statistics=None,
+            key="",
         )
 
 
@@ -107,7 +111,10 @@ def from_images(images: Images, split: str | None = None) -> Pictures:
 
     name = images.path.stem + (f" {split}" if split else "")
     captions = None if images.captions is None else tuple(images.captions)
-    return Pictures(name, len(images), read, images.labels, tuple(images.class_names), captions)
+    changed = max((p.stat().st_mtime_ns for p in (images.path, *images.path.glob("*/"))), default=0)
+    said = f"{images.path.resolve()} {changed} {images.size} {images.channels} {sorted(images.names)}"
+    key = hashlib.sha256(said.encode()).hexdigest()
+    return Pictures(name, len(images), read, images.labels, tuple(images.class_names), captions, key=key)
 
 
 def from_tensor(
@@ -172,7 +179,8 @@ def from_npz(path: str | Path) -> Pictures:
         return torch.from_numpy(np.ascontiguousarray(array[list(indices)].transpose(0, 3, 1, 2)))
 
     names = () if labels is None else tuple(str(i) for i in range(int(labels.max()) + 1))
-    return Pictures(path.stem, 0 if array is None else len(array), read, labels, names, None, statistics)
+    key = f"{path.resolve()} {path.stat().st_mtime_ns}"
+    return Pictures(path.stem, 0 if array is None else len(array), read, labels, names, None, statistics, key)
 
 
 def _mapped(path: Path, member: str) -> np.ndarray | None:
