@@ -19,13 +19,29 @@ from guided.commands import (
     sample,
     segment,
     train,
+    tune,
     tune_guidance,
 )
 from guided.commands import train_autoencoder as autoencoder
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
 DIVERGED = "steps in a row had no finite loss"  # of `guided.train`
-COMMANDS = (sample, edit, segment, train, autoencoder, evaluate, likelihood, tune_guidance, import_, info, replay, models, demo)
+COMMANDS = (
+    sample,
+    edit,
+    segment,
+    train,
+    autoencoder,
+    evaluate,
+    likelihood,
+    tune,
+    tune_guidance,
+    import_,
+    info,
+    replay,
+    models,
+    demo,
+)
 EPILOG = """\
 `guided COMMAND --help` explains a command. Bad input is one line on stderr and exit code 2, Ctrl-C is 130;
 with GUIDED_TRACEBACK=1 in the environment errors come with their traceback."""
