@@ -76,6 +76,8 @@ def check_pair(model: Model, weak: Model, cond: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"the weak model has other {name} ({theirs}) than the model ({ours}): no pair to guide with"
             )
+    if not model.space.is_that_of(weak.space):
+        raise ValueError("the weak model works in other latents than the model, or in none: no pair to guide with")
     if "text" in cond:
         raise ValueError("a prompt is encoded by the model it is for: join two such by guided.cfg, each with its own")
 

@@ -360,8 +360,8 @@ PRESETS: dict[str, Preset] = {
         precision="bf16",
         flip=True,
     ),
-    # the latents of pictures of 64 pixels, (4, 16, 16) with `guided train-autoencoder --preset kl-f4`; of deviation 1, so
-    # levels are EDM's, made for 0.5, twice as high
+    # the latents of pictures of 64 pixels, (4, 16, 16) by `guided train-autoencoder --preset kl-f4`; of deviation 1,
+    # so levels are twice EDM's, which are for 0.5
     "latent64": Preset(
         replace(_SMALL, channel_mult=(2, 3), num_res_blocks=2, attention_resolutions=(2,)),
         image_size=64,
@@ -374,6 +374,23 @@ PRESETS: dict[str, Preset] = {
         warmup=2_000,
         ema=0.999,
         images=500_000,
+        precision="bf16",
+        flip=True,
+        data={"background": "white"},
+    ),
+    # the same of 1.7 M parameters, to compare with emoji64-twin in pixels (recipes/latent.sh)
+    "latent64-twin": Preset(
+        replace(_SMALL, model_channels=32, channel_mult=(2, 3), num_head_channels=32, attention_resolutions=(2,)),
+        image_size=64,
+        latent=True,
+        sigma_data=1.0,
+        levels=(-0.5, 1.2),
+        batch_size=16,
+        optimizer="muon",
+        lr=2e-3,
+        warmup=2_000,
+        ema=0.998,
+        images=60_000,
         precision="bf16",
         flip=True,
         data={"background": "white"},

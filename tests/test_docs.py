@@ -248,7 +248,7 @@ def test_equations_have_their_function_and_its_source_has_the_tag(function, tag)
 
 TITLES = (
     "DDPM|DDIM|Improved DDPM|ADM, classifier guidance|Classifier-free guidance|EDM|DPM-Solver++|UniPC|GLIDE|"
-    "Cascaded diffusion models|SDEdit|Blended Diffusion|RePaint|DiffEdit"
+    "Cascaded diffusion models|Latent diffusion|SDEdit|Blended Diffusion|RePaint|DiffEdit"
 )
 
 
@@ -298,7 +298,7 @@ def test_guides_list_every_sampler_and_preset():
     samplers = table(section(ROOT / "docs" / "guides" / "sampling.md", "Samplers"))
     assert {name for row in samplers for name in re.findall(r"`(\w+)`", row[0])} == set(SAMPLERS)
     presets = table(section(ROOT / "docs" / "guides" / "training.md", "Presets"))
-    assert {name for row in presets for name in re.findall(r"`(\w+)`", row[0])} == set(PRESETS)
+    assert {name for row in presets for name in re.findall(r"`([\w-]+)`", row[0])} == set(PRESETS)
 
 
 def test_changelog_and_citation_have_this_version():

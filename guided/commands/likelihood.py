@@ -110,6 +110,8 @@ def read(args: argparse.Namespace, model: Model) -> tuple[Images, list[int]]:
     from guided.data import Images
     from guided.folders import splits
 
+    if model.space.latent:
+        raise ValueError("bits per dimension are those of pixels; this model works in the latents of an autoencoder")
     if model.channels not in (1, 3):
         raise ValueError(f"pictures have 1 or 3 channels, this model {model.channels}")
     known = splits(args.data)
