@@ -12,10 +12,10 @@ import gradio as gr
 
 from demos import limits, words
 from demos.shelf import Shelf
-from demos.tabs import compare, edit, generate, text
+from demos.tabs import compare, edit, explore, generate, segment, text
 from demos.words import say
 
-TABS = (generate, text, edit, compare)
+TABS = (generate, text, edit, segment, explore, compare)
 """In the order of the page; each has NAME, WORDS and build(shelf)."""
 FONT = gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 700))  # it lies in gradio's own files
 THEME = gr.themes.Default(font=[FONT, "system-ui", "sans-serif"])

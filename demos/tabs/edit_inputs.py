@@ -23,6 +23,14 @@ def example(name: str) -> str:
     return str(EXAMPLES / f"{name}.png")
 
 
+def opened(name: str) -> Image.Image:
+    """A picture that comes with the demo."""
+    from PIL import Image
+
+    with Image.open(example(name)) as image:
+        return image.convert("RGB")
+
+
 def drawing(value: dict[str, Any] | None) -> Image.Image:
     """The picture on a canvas, strokes and all; transparent parts are white.
 
