@@ -137,6 +137,7 @@ def test_drawing_goes_on_and_is_the_same_as_sampling(tmp_path):
     assert whole.labels.tolist() == labels
     less = draw(model, tmp_path / "w", 2, labels=labels[:2], seed=5, batch_size=2, progress=False, **how)
     assert len(less) == 2
+    assert less.key and less.key not in (whole.key, first.key)  # their features may be kept
 
 
 def test_a_folder_of_other_samples_is_refused(tmp_path):

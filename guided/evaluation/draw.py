@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,9 @@ def draw(
             **how,
         )
         _write(files[i], images)
-    return _drawn(files, n, labels, model.class_names, prompts, name or folder.name, batch_size)
+    key = hashlib.sha256(json.dumps([settings, asked, n]).encode()).hexdigest()
+    drawn = _drawn(files, n, labels, model.class_names, prompts, name or folder.name, batch_size)
+    return replace(drawn, key=key)
 
 
 def fingerprint(model: Model) -> str:
