@@ -50,7 +50,7 @@ def sample(
     terms: Iterable[Term] = (),
     seeds: Seeds = None,
     batch_size: int | None = None,
-    size: int | tuple[int, int] | None = None,
+    size: int | tuple[int, ...] | None = None,
     clip: bool = True,
     temperature: float = 1.0,
     low_res: Tensor | None = None,
@@ -82,7 +82,8 @@ def sample(
             score form can explode (Karras et al. 2022 sample from 80 on).
         seeds: an int s is s, s + 1, ...; a list has one a picture; None draws fresh ones and logs them.
         batch_size: how many at once; all by default. A picture depends on its seed and condition alone.
-        size: side or (height, width); by default that of `image`, or the model's own.
+        size: side or (height, width), or as many sides as the model's states have; by default those of `image`, or the
+            model's own.
         clip: keep the estimate of x0 in [-1, 1] in every step, and the result; of a model in latents, the result alone.
         temperature: factor on the first noise; GLIDE's upsampler is sampled with 0.997.
         low_res, low_res_sigma: (N, C, h, w) for super-resolution models, and the level of the noise on it.
@@ -156,7 +157,7 @@ def stream(
     recurrence: int = 1,
     terms: Iterable[Term] = (),
     seeds: Seeds = None,
-    size: int | tuple[int, int] | None = None,
+    size: int | tuple[int, ...] | None = None,
     clip: bool = True,
     temperature: float = 1.0,
     low_res: Tensor | None = None,
@@ -187,9 +188,9 @@ def stream(
         seeds=seeds, sigmas=sigmas,
     )  # fmt: skip
     D = bound(model, D, terms=terms, clip=clip, mean_form=sampler == "ddpm")
-    height, width = _size(model, size if size is not None or image is None else tuple(image.shape[2:]))
+    sides = _sides(model, size if size is not None or image is None else tuple(image.shape[2:]))
     noise = SeededNoise(seeds)
-    x = float(sigmas[0]) * temperature * noise(torch.empty(n, *model.space.shape(height, width), device=model.device))
+    x = float(sigmas[0]) * temperature * noise(torch.empty(n, *model.space.shape(*sides), device=model.device))
     return run(D, x, sigmas, noise=noise, **sampler_options)
 
 
@@ -252,12 +253,18 @@ def _rows(value: Scale, part: slice) -> Scale:
     return value[part] if isinstance(value, Tensor) and value.ndim else value
 
 
-def _size(model: Model, size: int | tuple[int, int] | None) -> tuple[int, int]:
-    height, width = check_size(model.image_size if size is None else size)
+def _sides(model: Model, size: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    sides = model.sides if size is None else size
+    if len(model.sides) == 2:
+        sides = check_size(sides)
+    else:  # points, which have none, signals, volumes
+        sides = (sides,) if isinstance(sides, int) else tuple(sides)
+        if len(sides) != len(model.sides) or not all(isinstance(side, int) and side > 0 for side in sides):
+            raise ValueError(f"size must be {len(model.sides)} positive whole numbers for this model, got {size!r}")
     factor = model.size_multiple
-    if height % factor or width % factor:
-        raise ValueError(f"height and width must be multiples of {factor}, got {height}x{width}")
-    return height, width
+    if any(side % factor for side in sides):
+        raise ValueError(f"height and width must be multiples of {factor}, got {'x'.join(map(str, sides))}")
+    return sides
 
 
 class _bar:

@@ -37,9 +37,9 @@ class Space:
         """How many pixels the side of a place of the state covers."""
         return self.autoencoder.factor if self.latent else 1
 
-    def shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(channels, h, w) of the state of a picture of so many pixels."""
-        return self.channels, height // self.factor, width // self.factor
+    def shape(self, *sides: int) -> tuple[int, ...]:
+        """(channels, h, w) of the state of a picture of so many pixels; likewise of what has fewer or more sides."""
+        return self.channels, *(side // self.factor for side in sides)
 
     def from_images(self, images: Tensor) -> Tensor:
         """The clean state of pictures (N, C, H, W) in [-1, 1]."""
