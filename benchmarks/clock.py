@@ -33,21 +33,39 @@ def compare(variants: dict[str, Callable[[], object]], rounds: int) -> Times:
     return times
 
 
+def compare_pairs(
+    baseline: tuple[str, Callable[[], object]], variants: dict[str, Callable[[], Callable[[], object]]], rounds: int
+) -> list[Times]:
+    """`compare` of the baseline with one variant after another, each made when its turn comes and then let go."""
+    name, run = baseline
+    return [compare({name: run, other: make()}, rounds) for other, make in variants.items()]
+
+
 def ratios(times: Times, name: str, baseline: str) -> tuple[float, float, float]:
     """Least, median and greatest of the baseline's time over the variant's, round by round."""
     each = [b / v for b, v in zip(times[baseline], times[name], strict=True)]
     return min(each), statistics.median(each), max(each)
 
 
-def table(times: Times, baseline: str, errors: dict[str, float] | None = None) -> list[str]:
+def table(measured: Times | list[Times], baseline: str, errors: dict[str, float] | None = None) -> list[str]:
     """Rows of Markdown: median milliseconds, how many times as fast as the baseline, error against it."""
     rows = ["| variant | ms | times as fast: least, median, greatest | relative error |", "|---|---|---|---|"]
-    for name, seconds in times.items():
-        low, middle, high = ratios(times, name, baseline)
-        error = f"{errors[name]:.1e}" if errors and name in errors else ""
-        median = 1000 * statistics.median(seconds)
-        rows.append(f"| {name} | {median:.0f} | {low:.2f} **{middle:.2f}** {high:.2f} | {error} |")
+    shown = set()
+    for times in measured if isinstance(measured, list) else [measured]:
+        for name, seconds in times.items():
+            if name in shown:
+                continue
+            shown.add(name)
+            error = f"{errors[name]:.1e}" if errors and name in errors else ""
+            rows.append(
+                f"| {name} | {1000 * statistics.median(seconds):.0f} | {said(times, name, baseline)} | {error} |"
+            )
     return rows
+
+
+def said(times: Times, name: str, baseline: str) -> str:
+    """The ratios in words."""
+    return "{:.2f} **{:.2f}** {:.2f}".format(*ratios(times, name, baseline))
 
 
 def machine() -> str:

@@ -16,13 +16,14 @@ import importlib.util
 from collections.abc import Callable
 
 import torch
-from baseline import plain, reference
-from clock import compare, keep, table
+from baseline import Plain, plain, reference
+from clock import compare, compare_pairs, keep, said, table
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from guided import openai
 from guided.networks import UNet, UNetConfig
+from guided.networks.onednn import Conv2d
 from guided.openai.presets import PRESETS
 
 SMALL = UNetConfig(
@@ -67,7 +68,7 @@ def compiled(net: nn.Module) -> Callable[..., Tensor]:
     return compiled_network(copy.deepcopy(net))
 
 
-def diffusers_unet(net: UNet) -> nn.Module | None:
+def diffusers_unet(net: UNet) -> Callable[..., Tensor] | None:
     """diffusers' network of the same form, channels-last, random; None where it is not installed."""
     if importlib.util.find_spec("diffusers") is None:
         return None
@@ -88,32 +89,63 @@ def diffusers_unet(net: UNet) -> nn.Module | None:
         upsample_type="resnet",
         num_class_embeds=c.num_classes,
     )
-    return made.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    made = made.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def run(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return made(x.contiguous(memory_format=torch.channels_last), t, y).sample
+
+    return run
 
 
 def forward(name: str, n: int, args: argparse.Namespace) -> list[str]:
     net, side = unet(name)
-    x, t, y = inputs(n, side)
-    nets: dict[str, Callable[..., Tensor]] = {"plain, fp32": plain(net).requires_grad_(False)}
-    if args.reference:
-        nets["guided-diffusion, fp32"] = reference(args.reference, net).requires_grad_(False)
-    nets |= {"guided, fp32": net, "guided, bf16": bf16(net)}
+    told = inputs(n, side)
+    makes: dict[str, Callable[[], Callable[..., Tensor]]] = {
+        "guided, fp32": lambda: net,
+        "guided, bf16": lambda: bf16(net),
+    }
     if args.compile:
-        nets["guided, bf16, compiled"] = compiled(nets["guided, bf16"])
-    variants = {key: lambda f=f: f(x, t, y) for key, f in nets.items()}
-    other = diffusers_unet(net)
-    if other is not None:
-        last = x.contiguous(memory_format=torch.channels_last)
-        variants["diffusers UNet2DModel, channels-last, fp32"] = lambda: other(last, t, y)
+        makes["guided, bf16, compiled"] = lambda: compiled(bf16(net))
+    if args.reference:
+        makes["guided-diffusion, fp32"] = lambda: reference(args.reference, net).requires_grad_(False)
+    return against_plain(net, makes, lambda f: f(*told), args.rounds, diffusers=lambda: diffusers_unet(net))
+
+
+def against_plain(
+    net: nn.Module,
+    makes: dict[str, Callable[[], Callable[..., Tensor]]],
+    call: Callable[[Callable[..., Tensor]], Tensor],
+    rounds: int,
+    *,
+    diffusers: Callable[[], Callable[..., Tensor] | None] = lambda: None,
+) -> list[str]:
+    """The table of networks against the plain one, a pair at a time to spare memory; and against diffusers."""
+    base = plain(net).requires_grad_(False)
+    errors: dict[str, float] = {}
     with torch.no_grad():
-        wanted = variants["plain, fp32"]()
-        errors = {key: far(f(x, t, y), wanted) for key, f in nets.items()}
-        times = compare(variants, args.rounds)
-    rows = table(times, "plain, fp32", errors)
-    if other is not None:
-        base = "diffusers UNet2DModel, channels-last, fp32"
-        each = {k: table(times, base)[2 + i].split("|")[3].strip() for i, k in enumerate(times) if "guided," in k}
-        rows += ["", "Against diffusers, channels-last: " + "; ".join(f"{k} {v}" for k, v in each.items()) + "."]
+        wanted = call(base)
+
+        def ready(name: str, f: Callable[..., Tensor]) -> Callable[[], Tensor]:
+            if name in makes:
+                errors[name] = far(call(f), wanted)
+            return lambda: call(f)
+
+        def unpacked(name: str) -> Callable[[], Tensor]:
+            for layer in net.modules():
+                if isinstance(layer, Conv2d):
+                    layer.unpack()  # of the variant before
+            return ready(name, makes[name]())
+
+        ours = {name: lambda name=name: unpacked(name) for name in makes}
+        rows = table(compare_pairs(("plain, fp32", lambda: call(base)), ours, rounds), "plain, fp32", errors)
+        other = diffusers()
+        if other is not None:
+            del base
+            key = "diffusers UNet2DModel, channels-last, fp32"
+            mine = {name: make for name, make in ours.items() if name in ("guided, fp32", "guided, bf16")}
+            found = compare_pairs((key, lambda: call(other)), mine, rounds)
+            each = [f"{name} {said(times, name, key)}" for times, name in zip(found, mine, strict=True)]
+            rows += ["", f"Against {key}: {'; '.join(each)}."]
     return rows
 
 
@@ -184,24 +216,18 @@ def classifier(args: argparse.Namespace) -> list[str]:
 def guidance(args: argparse.Namespace) -> list[str]:
     net, side = unet("openai64")
     x, t, y = inputs(1, side)
-    other = plain(net).requires_grad_(False)
-    half = bf16(net)
     pairs = torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, y + 1])
 
-    def two(of: nn.Module) -> Callable[[], Tensor]:
-        return lambda: torch.cat([of(x, t, y), of(x, t, y + 1)])
+    def two(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *told: torch.cat([f(*(part[i : i + 1] for part in told)) for i in range(2)])
 
-    variants = {
-        "plain, fp32, two calls": two(other),
-        "guided, fp32, two calls": two(net),
-        "guided, fp32, one batch": lambda: net(*pairs),
-        "guided, bf16, two calls": two(half),
-        "guided, bf16, one batch": lambda: half(*pairs),
+    makes = {
+        "guided, fp32, one batch": lambda: net,
+        "guided, fp32, two calls": lambda: two(net),
+        "guided, bf16, one batch": lambda: bf16(net),
+        "guided, bf16, two calls": lambda: two(bf16(net)),
     }
-    with torch.no_grad():
-        wanted = variants["plain, fp32, two calls"]()
-        errors = {key: far(f(), wanted) for key, f in variants.items()}
-        return table(compare(variants, args.rounds), "plain, fp32, two calls", errors)
+    return against_plain(net, makes, lambda f: (two(f) if isinstance(f, Plain) else f)(*pairs), args.rounds)
 
 
 TABLES: dict[str, tuple[str, Callable[[argparse.Namespace], list[str]]]] = {

@@ -24,11 +24,13 @@ from guided.guidance import (
     apg,
     backward,
     cfg,
+    cfg_reuse,
     cfg_zero,
     cfgpp,
     clamp,
     compose,
     dynamic_threshold,
+    every,
     guide,
     particles,
     scales,
@@ -72,6 +74,7 @@ from guided.schedule import Schedule, start_at, strength_to_sigma
 from guided.segments import Segments
 from guided.train import train
 from guided.training.board import on_board
+from guided.training.posthoc import Posthoc, reconstruct
 from guided.tuning import Trial, best_trial, tune_guidance
 from guided.types import Denoiser, NoiseFn, Prediction, State, score
 
@@ -85,9 +88,9 @@ __all__ = [
     "evaluate", "evaluation", "guide", "heun", "langevin", "last", "levels", "lms", "load", "losses", "networks",
     "openai", "presets", "read_metadata", "read_pictures", "resolve_seeds", "sample", "samplers", "save", "save_grid",
     "save_png", "start_at", "stream", "strength_to_sigma", "terms", "to_pil", "to_tensor", "train", "unipc",
-    "Anneal", "anneal_noise", "annealed", "apg", "backward", "cfg_zero", "cfgpp", "compose", "particles", "recurrent",
-    "scales", "zero_init", "Film", "save_film", "on_board", "Trial", "best_trial",
+    "Anneal", "anneal_noise", "annealed", "apg", "backward", "cfg_reuse", "cfg_zero", "cfgpp", "compose", "every",
+    "particles", "recurrent", "scales", "zero_init", "Film", "save_film", "on_board", "Trial", "best_trial",
     "tune_guidance", "adapters", "to_grid",
     "corrected", "dequantise", "euler_maruyama", "flow_bits_per_dim", "likelihood", "log_density",
-     "predictor_corrector", "processes", "reverse_diffusion", "rk45", "score",
+     "Posthoc", "predictor_corrector", "reconstruct", "processes", "reverse_diffusion", "rk45", "score",
 ]  # fmt: skip

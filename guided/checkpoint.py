@@ -14,6 +14,7 @@ from torch import nn
 
 from guided.model import Model
 from guided.networks import Encoder, EncoderConfig, TextConfig, UNet, UNetConfig
+from guided.samplers.steps import check_sigmas
 from guided.schedule import Schedule
 from guided.segments import Segments
 from guided.text import Gpt2, reader_from
@@ -108,7 +109,7 @@ def build(config: dict[str, Any], folder: Path | None = None) -> Model:
         ValueError: an unknown or a missing key, named.
     """
     known = {"format", "kind", "provenance", "network", "schedule", "null_class", *MODEL_FIELDS}
-    check_keys(config, known | {"segments", "reader", "autoencoder"}, "config.json", required=known)
+    check_keys(config, known | {"segments", "reader", "autoencoder", "tuned"}, "config.json", required=known)
     own = {name: config[name] for name in MODEL_FIELDS}
     if config.get("segments") is not None:
         check_keys(config["segments"], SEGMENTS_KEYS, "the segments in config.json", required=SEGMENTS_KEYS)
@@ -117,8 +118,12 @@ def build(config: dict[str, Any], folder: Path | None = None) -> Model:
     own["autoencoder"] = _autoencoder_of(config.get("autoencoder"), folder)
     network, schedule = build_network(config["network"]), schedule_from(config["schedule"])
     try:
-        return Model(network, schedule, null_class=config["null_class"], **own)
-    except (TypeError, AttributeError) as error:  # a value of the wrong type, whichever it is
+        model = Model(network, schedule, null_class=config["null_class"], **own)
+        model.tuned = {str(int(nfe)): dict(found) for nfe, found in config.get("tuned", {}).items()}
+        for found in model.tuned.values():
+            check_sigmas([*found["levels"], 0.0])
+        return model
+    except (TypeError, AttributeError, KeyError) as error:  # a value of the wrong type, whichever it is
         raise ValueError(f"config.json has a value of the wrong type: {error}") from None
 
 
@@ -132,6 +137,7 @@ def model_config(model: Model) -> dict[str, Any]:
         **own,
         **({"segments": asdict(model.segments)} if model.segments else {}),
         **({"reader": model.reader.config()} if model.reader else {}),
+        **({"tuned": model.tuned} if model.tuned else {}),
         **({"autoencoder": AUTOENCODER} if model.autoencoder is not None else {}),
     }
 

@@ -110,6 +110,7 @@ class Model(nn.Module):
         if segments is not None and segments.channels != channels:
             raise ValueError(f"these segments take {segments.channels} channels, the model has {channels}")
         self.segments, self.reader, self.autoencoder = segments, reader, autoencoder
+        self.tuned: dict[str, dict[str, Any]] = {}  # "8": the levels that `guided tune` found for 8 steps
         if autoencoder is not None:
             self._check_latent(autoencoder)
 
@@ -392,7 +393,7 @@ class Model(nn.Module):
             steps: how many; or a respacing "250", "ddim25", "10,15,20" or a list of counts, which picks levels of
                 `chain` as guided-diffusion does.
             spacing: with a whole number of steps: "log-snr" (the default; what solvers of high order need), "karras"
-                (rho = 7) or "uniform" (in t).
+                (rho = 7), "uniform" (in t), or "tuned", where `guided tune` found levels for so many steps.
             sigma_max: start lower than the model's largest level.
 
         Returns:
@@ -400,10 +401,20 @@ class Model(nn.Module):
 
         Raises:
             ValueError: steps < 1, an unknown spacing, a spacing beside a respacing, a respacing that leaves no level,
-                or sigma_max outside the model's range.
+                sigma_max outside the model's range, or nothing is tuned for so many steps.
         """
+        if spacing == "tuned":
+            return torch.cat([self._tuned_levels(steps, sigma_max), torch.zeros(1, dtype=torch.float64)])
         levels = spaced(self.chain, steps, spacing, sigma_max=sigma_max)
         return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+
+    def _tuned_levels(self, steps: Any, sigma_max: float | None) -> Tensor:
+        if str(steps) not in self.tuned:
+            there = ", ".join(self.tuned) or "no number of them"
+            raise ValueError(f"nothing is tuned for {steps} steps, only for {there}: run `guided tune`")
+        if sigma_max is not None:
+            raise ValueError("tuned levels are those of a whole run: leave sigma_max out")
+        return torch.tensor(self.tuned[str(steps)]["levels"], dtype=torch.float64)
 
     @property
     def device(self) -> torch.device:

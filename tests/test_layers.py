@@ -33,7 +33,7 @@ LAYERS = [
     {
         "guided.train", "guided.training", "guided.checkpoint", "guided.openai", "guided.sampling", "guided.evaluate",
         "guided.evaluation",
-        "guided.finetune", "guided.binding", "guided.joined", "guided.tuning", "guided.adapters",
+        "guided.finetune", "guided.binding", "guided.joined", "guided.tuning", "guided.step_tuning", "guided.adapters",
         "guided.cascade", "guided.latent",
     },
     {"guided"},

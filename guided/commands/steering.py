@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # the parser of the command line imports this file: what is h
     from guided.commands.recipe import Recipe
     from guided.model import Model
 
-METHODS = ("cfg", "cfg++", "apg", "cfg-zero")
+METHODS = ("cfg", "cfg++", "apg", "cfg-zero", "cfg-reuse")
 SCHEDULES = ("linear", "cosine")
 FLAGS = (
     "guidance", "guidance_option", "guidance_schedule", "autoguide", "and_", "not_", "anneal", "diverse", "recurrence",

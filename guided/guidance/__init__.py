@@ -12,10 +12,11 @@ from guided.guidance.composition import compose
 from guided.guidance.gradient import Term, guide, limit
 from guided.guidance.methods import METHODS, apg, cfgpp
 from guided.guidance.particles import particles
+from guided.guidance.sparse import cfg_reuse, every
 from guided.guidance.trace import Trace
 from guided.guidance.velocity import cfg_zero, zero_init
 
 __all__ = [
-    "METHODS", "Anneal", "Term", "Trace", "anneal_noise", "annealed", "apg", "backward", "cfg", "cfg_zero", "cfgpp",
-    "clamp", "compose", "dynamic_threshold", "guide", "limit", "particles", "zero_init",
+    "METHODS", "Anneal", "Term", "Trace", "anneal_noise", "annealed", "apg", "backward", "cfg", "cfg_reuse",
+    "cfg_zero", "cfgpp", "clamp", "compose", "dynamic_threshold", "every", "guide", "limit", "particles", "zero_init",
 ]  # fmt: skip

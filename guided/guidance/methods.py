@@ -13,6 +13,7 @@ from guided.guidance.classifier_free import cfg
 from guided.guidance.per_picture import Window
 from guided.guidance.scales import Scale
 from guided.guidance.scales import cfgpp as cfgpp_scale
+from guided.guidance.sparse import cfg_reuse
 from guided.guidance.velocity import cfg_zero
 from guided.types import Denoiser
 
@@ -26,6 +27,7 @@ def cfgpp(
     guidance_scale: float | Tensor,
     *,
     sigmas: Tensor | Sequence[float],
+    eta: float = 0.0,
     window: Window | None = None,
 ) -> Denoiser:
     """CFG++: `cfg` with the scale `guided.scales.cfgpp`, which see. Here 1 is not off, and 0 is D_u.
@@ -33,9 +35,10 @@ def cfgpp(
     Args:
         guidance_scale: lambda of the paper, in [0, 1] there.
         sigmas: the levels the run walks, down or up.
+        eta: the sampler's.
         window: (low, high]; outside it the result is D_c's own prediction.
     """
-    return cfg(D_c, D_u, cfgpp_scale(guidance_scale, sigmas), window=window)
+    return cfg(D_c, D_u, cfgpp_scale(guidance_scale, sigmas, eta=eta), window=window)
 
 
 def apg(
@@ -56,7 +59,13 @@ def apg(
     return cfg(D_c, D_u, guidance_scale, window=window, momentum=momentum, parallel=parallel, norm=norm)
 
 
-METHODS: dict[str, Callable[..., Denoiser]] = {"cfg": cfg, "cfg++": cfgpp, "apg": apg, "cfg-zero": cfg_zero}
+METHODS: dict[str, Callable[..., Denoiser]] = {
+    "cfg": cfg,
+    "cfg++": cfgpp,
+    "apg": apg,
+    "cfg-zero": cfg_zero,
+    "cfg-reuse": cfg_reuse,
+}
 
 
 def method(guidance: Guidance, sigmas: Tensor | None = None) -> Callable[..., Denoiser]:
