@@ -29,7 +29,7 @@ from guided.guidance import (
 )  # fmt: skip
 from guided.guidance.methods import METHODS, method
 from guided.model import Model
-from guided.samplers import SAMPLERS, ddim, ddpm, euler, heun
+from guided.samplers import SAMPLERS, ddim, ddpm, euler, euler_ancestral, heun
 from guided.samplers.recurrent import recurrent
 from guided.types import Prediction
 
@@ -103,6 +103,20 @@ def test_cfgpp_is_the_papers_step(sampler):
         c, u = D_c(x, s).x0, D_u(x, s).x0
         eps_u = (x - u) / s
         x = u + lam * (c - u) + s_next * eps_u
+        exact(state.x, x)
+
+
+@pytest.mark.parametrize(("sampler", "eta"), [(ddim, 0.5), (euler_ancestral, 1.0), (ddpm, 1.0)])
+def test_cfgpp_with_noise_is_the_papers_step_and_noise(sampler, eta):
+    """x' = D_w + (down/s) (x - D_u) + up z, down and up as DDIM's eta splits s'."""
+    x, lam, z = X, 0.7, 0.3
+    own = {} if sampler is ddpm else {"eta": eta}
+    D = cfgpp(D_c, D_u, lam, sigmas=SIGMAS, eta=eta)
+    run = sampler(D, X, SIGMAS, noise=lambda x: torch.full_like(x, z), **own)
+    for (s, s_next), state in zip(pairwise(SIGMAS), run, strict=True):
+        c, u = D_c(x, s).x0, D_u(x, s).x0
+        up = eta * s_next * (s**2 - s_next**2).sqrt() / s
+        x = u + lam * (c - u) + (s_next**2 - up**2).sqrt() / s * (x - u) + up * z
         exact(state.x, x)
 
 

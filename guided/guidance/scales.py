@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from guided.samplers.steps import check_sigmas
+from guided.samplers.steps import check_not_negative, check_sigmas, split
 from guided.schedule import Schedule
 
 Scale = float | Tensor | Callable[[Tensor], float | Tensor]
@@ -84,7 +85,9 @@ def cosine(scale: float, power: float = 1.0) -> Callable[[Tensor], Tensor]:
     return lambda sigma: 1 + (scale - 1) * (1 - (math.pi * (1 - chain_time(sigma)) ** power).cos())
 
 
-def cfgpp(scale: float | Tensor, sigmas: Tensor | Sequence[float]) -> Callable[[Tensor], float | Tensor]:
+def cfgpp(
+    scale: float | Tensor, sigmas: Tensor | Sequence[float], *, eta: float = 0.0
+) -> Callable[[Tensor], float | Tensor]:
     """CFG++ as a scale of `cfg`: scale s / (s - s') on the step from s to s'.
 
     CFG++ removes the noise that the guided prediction sees and puts back what the one without condition sees:
@@ -97,17 +100,20 @@ def cfgpp(scale: float | Tensor, sigmas: Tensor | Sequence[float]) -> Callable[[
     Args:
         scale: lambda of the paper, in [0, 1] there; 0 is D_u, not D_c. A number or (N,).
         sigmas: the levels the run walks, down or up. Levels between two of them take the scale of the step they lie in.
+        eta: of `ddim` or `euler_ancestral`, whose step goes to a lower level than s' and adds noise; 1 is `ddpm` too.
 
     Raises:
-        ValueError: sigmas are not strictly monotone.
+        ValueError: sigmas are not strictly monotone (decreasing, where eta > 0), or eta is negative.
 
     Source:
         Chung et al. 2025 (*CFG++*), Alg. 2, and its inversion.
     """
     check_scale(scale)
-    levels = check_sigmas(sigmas, up=True)
+    check_not_negative(eta=eta)
+    levels = check_sigmas(sigmas, up=eta == 0)
     rising = levels[-1] > levels[0]
-    starts, ends = np.asarray(levels[:-1]), np.asarray(levels[1:])
+    starts = np.asarray(levels[:-1])
+    ends = np.asarray([split(s, s_next, eta)[0] for s, s_next in pairwise(levels)])  # where the step itself arrives
     factors = np.maximum(starts, ends) / np.abs(starts - ends)
     order = starts if rising else -starts  # increasing either way
 
