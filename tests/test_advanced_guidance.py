@@ -426,7 +426,7 @@ def test_methods_by_name():
         ("cfg-zero", cfg_zero(D_c, D_u, 2.0, sigmas=SIGMAS)),
     ):
         exact(method(name, SIGMAS)(D_c, D_u, 2.0)(X, s).x0, wanted(X, s).x0)
-    assert set(METHODS) == {"cfg", "apg", "cfg++", "cfg-zero"}
+    assert set(METHODS) >= {"cfg", "apg", "cfg++", "cfg-zero"}
     bound = method(partial(cfgpp, sigmas=SIGMAS), SIGMAS[1:])  # what is bound stays
     exact(bound(D_c, D_u, 2.0)(X, level(8.0)).x0, cfgpp(D_c, D_u, 2.0, sigmas=SIGMAS)(X, level(8.0)).x0)
 
