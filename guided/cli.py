@@ -10,6 +10,7 @@ import warnings
 from guided.commands import (
     demo,
     edit,
+    ema,
     evaluate,
     import_,
     info,
@@ -31,6 +32,7 @@ COMMANDS = (
     edit,
     segment,
     train,
+    ema,
     autoencoder,
     evaluate,
     likelihood,

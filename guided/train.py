@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from guided.training.files import cut_log, write_line
+from guided.training.posthoc import Posthoc, Profiles
 from guided.training.recipe import Recipe
 from guided.training.run import Loss, Run, Step, WithLoss, averaged, parameter_groups, resume, save
 from guided.training.step import make_step
@@ -37,6 +38,7 @@ def train(
     warmup: int = 0,
     decay: Literal["constant", "cosine", "linear"] = "constant",
     ema: float = 0.9999,
+    posthoc: Posthoc | None = None,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     accumulate: int = 1,
     clip: float | None = 1.0,
@@ -86,6 +88,8 @@ def train(
             middle of each step.
         ema: decay of the average of the weights, less at first (`guided.training.recipe.ema_decay`); 0 makes
             `step.ema` a copy of the weights.
+        posthoc: keep snapshots of power-function averages in `out/posthoc`, from which `guided.reconstruct` makes an
+            average of any length afterwards (Karras et al. 2024); None keeps none.
         precision: of the forward pass; "fp16" scales the loss. On the CPU it trains in bf16, with a warning.
         accumulate: batches per optimizer step.
         clip: largest global 2-norm of the gradient, or None.
@@ -119,6 +123,8 @@ def train(
         seed=seed,
         save_every=save_every,
     )
+    if posthoc is not None and out is None:
+        raise ValueError("posthoc keeps snapshots: give the run a folder, out=")
     world = join_world(processes, device)
     module.to(world.device)
     groups = parameter_groups(module, weight_decay)
@@ -135,6 +141,7 @@ def train(
         recipe=recipe,
         world=world,
         out=None if out is None else Path(out),
+        profiles=None if posthoc is None else Profiles(module, posthoc),
     )
     resume(run)
     return _steps(run, progress)
@@ -149,6 +156,8 @@ def _steps(run: Run, progress: bool) -> Iterator[Step]:
             step = make_step(run, asked)
             if log:
                 write_line(log, step.numbers())  # first, since a start from the checkpoint needs its line
+            if run.profiles is not None and run.world.rank == 0 and _snapshot_is_due(run):
+                run.profiles.write(run.out, n=run.step - run.skipped, images=run.images)
             if step.saved:
                 save(run)
             bar(step)
@@ -160,6 +169,12 @@ def _steps(run: Run, progress: bool) -> Iterator[Step]:
                 raise
             if step.stopped:
                 return
+
+
+def _snapshot_is_due(run: Run) -> bool:
+    """Whether the step that was just made has come to a snapshot of the profiles, or to the end."""
+    every, before = run.profiles.settings.every, run.images - run.images_per_step
+    return run.images // every > before // every or run.images >= run.recipe.images
 
 
 def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

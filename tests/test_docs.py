@@ -249,7 +249,7 @@ def test_equations_have_their_function_and_its_source_has_the_tag(function, tag)
 
 TITLES = (
     "DDPM|DDIM|Improved DDPM|ADM, classifier guidance|Classifier-free guidance|EDM|DPM-Solver++|UniPC|GLIDE|"
-    "Cascaded diffusion models|Latent diffusion|SDEdit|Blended Diffusion|RePaint|DiffEdit"
+    "Cascaded diffusion models|Latent diffusion|SDEdit|Blended Diffusion|RePaint|DiffEdit|NCSN|NCSNv2|Score SDE|EDM2"
 )
 
 

@@ -19,6 +19,7 @@ from guided.commands.places import check_folder
 if TYPE_CHECKING:  # the parser of the command line imports this file: what is heavy waits for `run`
     from guided.model import Model
     from guided.presets import Preset
+    from guided.training.posthoc import Posthoc
     from guided.training.run import Step
 
 
@@ -61,6 +62,13 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument(
         "--code", choices=["bits", "one-hot"], help="segment presets: of the classes; the preset's by default"
     )
+    p.add_argument(
+        "--posthoc-ema", nargs="*", type=float, metavar="LENGTH",
+        help="keep snapshots from which `guided ema` makes an average of the weights of any length afterwards; the "
+        "profiles they are of; default: 0.05 and 0.1",
+    )  # fmt: skip
+    p.add_argument("--posthoc-every", type=int, metavar="IMAGES", help="between those snapshots; default: --save-every")
+    p.add_argument("--posthoc-dtype", choices=["fp16", "fp32"], help="of those snapshots; default: fp16")
     p.add_argument("--on-corrupt", default="skip", choices=["skip", "error"])
     p.add_argument("--save-every", type=int, default=10_000, help="images between checkpoints")
     p.add_argument("--grid", type=int, default=36, help="pictures of the sample grids; 0 for none")
@@ -106,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         warmup=preset.warmup,
         decay=preset.decay,
         ema=preset.ema,
+        posthoc=posthoc(args),
         precision=preset.precision,
         accumulate=args.accumulate,
         seed=args.seed,
@@ -164,7 +173,7 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         ValueError: naming the flag.
     """
-    for name in ("size", "images", "batch_size", "accumulate", "save_every", "lr", "channels"):
+    for name in ("size", "images", "batch_size", "accumulate", "save_every", "lr", "channels", "posthoc_every"):
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
@@ -181,6 +190,19 @@ def check(args: argparse.Namespace) -> None:
         from guided.training.board import check_board
 
         check_board()
+
+
+def posthoc(args: argparse.Namespace) -> Posthoc | None:
+    """What the flags of post-hoc averages ask for."""
+    from guided.training.posthoc import Posthoc
+
+    if args.posthoc_ema is None:
+        for name in ("posthoc_every", "posthoc_dtype"):
+            if getattr(args, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} goes with --posthoc-ema")
+        return None
+    lengths = {"lengths": tuple(args.posthoc_ema)} if args.posthoc_ema else {}
+    return Posthoc(every=args.posthoc_every or args.save_every, dtype=args.posthoc_dtype or "fp16", **lengths)
 
 
 def with_flags(preset: Preset, args: argparse.Namespace) -> Preset:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from guided.training.files import read_state, write_state
+from guided.training.posthoc import Profiles
 from guided.training.recipe import Recipe, ema_decay
 from guided.training.world import World
 
@@ -71,6 +72,7 @@ class Run:
     recipe: Recipe
     world: World
     out: Path | None
+    profiles: Profiles | None = None
     step: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
@@ -98,6 +100,7 @@ class Run:
             "accumulate": self.recipe.accumulate,
             "processes": self.world.size,
             "optimizer": type(self.optimizer).__name__,
+            "posthoc": None if self.profiles is None else list(self.profiles.settings.lengths),
         }
 
 
@@ -170,7 +173,7 @@ def resume(run: Run) -> None:
         return
     tensors, numbers = read_state(run.state_file)
     for key, now in run.identity().items():
-        then = numbers["identity"][key]
+        then = numbers["identity"].get(key)  # runs of older versions know fewer
         if then != now:
             raise ValueError(f"{run.out} holds a run with {key}={then}, not {now}; use {then} or another out")
     for prefix, module in _parts(run):
@@ -187,8 +190,8 @@ def resume(run: Run) -> None:
 
 
 def _parts(run: Run) -> list[tuple[str, nn.Module]]:
-    """What has a state_dict to keep: the module, its average, and a loss that keeps a record (loss-aware levels)."""
-    parts = [("module.", run.module), ("ema.", run.averaged.module), ("loss.", run.loss)]
+    """What has a state_dict to keep: the module, its averages, and a loss that keeps a record (loss-aware levels)."""
+    parts = [("module.", run.module), ("ema.", run.averaged.module), ("loss.", run.loss), ("posthoc.", run.profiles)]
     return [(prefix, part) for prefix, part in parts if isinstance(part, nn.Module)]
 
 

@@ -91,6 +91,8 @@ def _update(run: Run, lr: float, norm: Tensor) -> None:
         group["lr"] = lr
     run.scaler.step(run.optimizer)
     run.averaged.update_parameters(run.module)
+    if run.profiles is not None:
+        run.profiles.follow(run.module, run.step - run.skipped + 1)
     run.skipped_in_a_row = 0
 
 
