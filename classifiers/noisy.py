@@ -102,6 +102,7 @@ class NoisyClassifier(nn.Module):
         temperature: float = 1.0,
         negative: bool = False,
         joint: bool = False,
+        wrt: str = "x",
     ) -> Term:
         """Guidance towards classes: a `guided.Term` whose log-probability is `log_target` of the logits at x.
 
@@ -116,6 +117,8 @@ class NoisyClassifier(nn.Module):
             temperature: the logits are divided by it.
             negative: away from the classes instead.
             joint: the gradient of log p(x, y) instead of that of log p(y | x).
+            wrt: "x", the noisy picture, which this classifier was trained on; "x0" or "x0-frozen", the estimate, taken
+                for a clean picture: for models in latents, which have no noisy pictures (see `guided.Term`).
 
         Raises:
             ValueError: an unknown class (the nearest names are suggested), weights that are negative or all zero (for
@@ -141,14 +144,15 @@ class NoisyClassifier(nn.Module):
                 if len(weights) not in (1, len(x)):
                     raise ValueError(f"the term has {len(weights)} labels for {len(x)} pictures: give 1 or {len(x)}")
                 own = weights.to(x.dtype).to(x.device)  # in this order: mps has no float64
-                return log_target(self(x, sigma), own, temperature=temperature, negative=negative, joint=joint)
+                logits = self(x, sigma) if wrt == "x" else self(x0, 0.0)
+                return log_target(logits, own, temperature=temperature, negative=negative, joint=joint)
 
             return log_prob
 
         def part(pictures: slice, n: int) -> LogProb:
             return towards(part_of(weights, pictures, n, "labels"))
 
-        return Term(towards(weights), scale, wrt="x", window=window, part=part if len(weights) > 1 else None)
+        return Term(towards(weights), scale, wrt=wrt, window=window, part=part if len(weights) > 1 else None)
 
     def target_weights(self, labels: Labels) -> Tensor:
         """(N or 1, K): one-hot rows for labels, soft rows as they are; ValueError as `Model.labels`."""

@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from latent_toys import CLASSES, in_exact_latents, picture, tiny_autoencoder, tiny_latent_model
 
+import classifiers
 import guided
 from guided.latent.space import Space
+from guided.networks import Encoder, EncoderConfig
 from guided.networks.autoencoder import AutoencoderConfig, AutoencoderNet
 
 
@@ -200,6 +202,26 @@ def test_terms_see_the_decoded_estimate(tiny_model):
     latents = guided.denoiser(latent, "cat", terms=[term])(F.pixel_unshuffle(x, 2), sigma)
     torch.testing.assert_close(F.pixel_shuffle(latents.grad, 2), pixels.grad)
     torch.testing.assert_close(F.pixel_shuffle(latents.x0, 2), pixels.x0)
+
+
+def test_a_classifier_looks_at_the_decoded_estimate_as_at_a_clean_picture(model):
+    config = EncoderConfig(
+        image_size=16, model_channels=32, channel_mult=(1,), num_res_blocks=1, attention_resolutions=(), out_channels=4,
+        pool="adaptive",
+    )  # fmt: skip
+    with torch.random.fork_rng([]):
+        torch.manual_seed(3)
+        net = Encoder(config)
+        for p in net.parameters():
+            torch.nn.init.normal_(p, std=0.05)
+    clf = classifiers.NoisyClassifier(net, class_names=CLASSES, image_size=16).requires_grad_(False).eval()
+    x, sigma = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor(0.4)
+    by_hand = guided.Term(lambda x, sigma, x0: clf(x0, 0.0).log_softmax(1)[:, 1], 5.0, wrt="x0")
+    told = [guided.denoiser(model, "cat", terms=[t])(x, sigma) for t in (clf.term("dog", 5.0, wrt="x0"), by_hand)]
+    torch.testing.assert_close(told[0].grad, told[1].grad)
+    assert told[0].grad.abs().max() > 0
+    with pytest.raises(ValueError, match="wrt='x0' or 'x0-frozen'"):
+        guided.denoiser(model, "cat", terms=[clf.term("dog")])
 
 
 def test_sample_gives_pictures_and_stream_latents(model):

@@ -83,7 +83,8 @@ def states(
     terms = {}
     if classifier is not None:
         targets = classifier_labels(labels, model, classifier)
-        terms["classifier"] = classifier.term(targets[part], recipe.classifier_scale, window=recipe.window)
+        wrt = "x0-frozen" if model.space.latent else "x"  # noisy latents are no pictures
+        terms["classifier"] = classifier.term(targets[part], recipe.classifier_scale, window=recipe.window, wrt=wrt)
     prompts = None if recipe.prompts is None else recipe.prompts[part]
     if clip is not None:
         terms["clip"] = clip_term(recipe.clip, clip, prompts, len(recipe.seeds[part]))

@@ -61,7 +61,7 @@ class LatentBatches:
         """Batch `index` of rank `rank` of `world`: "x0" (B, c, h, w), and the pictures' labels and captions."""
         if self.cached:
             rows, mirrored, batch = self.batches.rows(index, rank, world)
-            mean, deviation = (values[mirrored.long(), rows] for values in self.moments())
+            mean, deviation = (values[mirrored.long(), rows] for values in self.moments(write=rank == 0))
         else:
             batch = dict(self.batches.batch(index, rank, world))
             mean, deviation = self._encode(batch.pop("image"))
@@ -70,10 +70,14 @@ class LatentBatches:
         noise = np.stack([np.random.default_rng(seed).standard_normal(self.shape, np.float32) for seed in seeds])
         return {"x0": mean + deviation * torch.from_numpy(noise), **batch}
 
-    def moments(self) -> tuple[Tensor, Tensor]:
+    def moments(self, *, write: bool = True) -> tuple[Tensor, Tensor]:
         """Mean and deviation of all pictures' latents, (views, P, c, h, w) each: as they are, and mirrored."""
         if self._moments is None:
-            self._moments = self._read() or self._encode_all()
+            self._moments = self._read()
+        if self._moments is None:
+            self._moments = self._encode_all()
+            if write and self.file is not None:
+                self._write(*self._moments)
         return self._moments
 
     @torch.no_grad()
@@ -96,8 +100,6 @@ class LatentBatches:
         mean, deviation = (
             torch.stack([torch.cat([part[view][k] for part in parts]) for view in range(self.views)]) for k in (0, 1)
         )
-        if self.file is not None:
-            self._write(mean, deviation)
         return mean, deviation
 
     def _read(self) -> tuple[Tensor, Tensor] | None:
