@@ -34,7 +34,17 @@ SEGMENTATION = ROOT / "docs" / "segmentation.md"
 INVERSE = ROOT / "docs" / "inverse.md"
 DEMO = ROOT / "docs" / "demo.md"
 ANY = ROOT / "docs" / "any_tensor.md"
-PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "recipes" / "README.md", PAPERS, EDITING, SEGMENTATION, INVERSE, DEMO, ANY]
+PAGES = [
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "README.ko.md",
+    ROOT / "recipes" / "README.md",
+    PAPERS,
+    EDITING,
+    SEGMENTATION,
+    INVERSE,
+    DEMO,
+    ANY,
+]
 DOCS = [README, *PAGES, *GUIDES, *CARDS]
 assert len(CARDS) >= 2  # every embedded model has its card beside its weights
 LEGAL = [ROOT / name for name in ("NOTICE", "CITATION.cff", "CHANGELOG.md", "LICENSE")]

@@ -10,7 +10,7 @@ from demos.shelf import Shelf
 from demos.tabs import edit_frame, edit_inputs
 from demos.words import say
 
-STRENGTHS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
+STRENGTHS = (0.0, 0.3, 0.45, 0.6, 0.75, 1.0)
 SIDE = 256  # of the canvas, in pixels
 COLOURS = ["#ffca28", "#3c2814", "#eb3246", "#f08c28", "#3ca03c", "#3078d8", "#9650c8", "#ffffff", "#000000"]
 WORDS = {
