@@ -278,6 +278,14 @@ def test_wrong_states_say_what_would_be_right(model):
         guided.sample(model, "cat", terms=[noisy], steps=2)
 
 
+def test_a_weak_model_must_work_in_the_same_latents(model, tiny_model):
+    how = {"guidance_scale": 2.0, "steps": 2, "seeds": 0}
+    assert guided.sample(model, "cat", weak=tiny_latent_model(), **how).shape == (1, 3, 16, 16)
+    for other in (tiny_model, tiny_latent_model(tiny_autoencoder(seed=9))):
+        with pytest.raises(ValueError, match="works in other latents than the model, or in none"):
+            guided.sample(model, "cat", weak=other, **how)
+
+
 def test_masks_are_painted_where_any_of_their_pixels_is(model):
     mask = torch.zeros(1, 1, 16, 16)
     mask[0, 0, 3, 5] = 0.5

@@ -230,7 +230,7 @@ def test_the_autoencoder_of_a_run_is_measured_and_told_of(runs, folder, capsys):
     assert facts["latents"] == [4, 4, 4] and facts["kind"] == "autoencoder, KL-regularised"
 
 
-def test_a_latent_run_is_a_complete_model_for_every_command(runs, tmp_path, capsys):
+def test_a_latent_run_is_a_complete_model_for_every_command(runs, folder, tmp_path, capsys):
     model = guided.load(runs / "latent")
     assert model.space.channels == 4 and model.class_names == ["cat", "dog"] and model.image_size == 16
     facts = json.loads(guided_says("info", runs / "latent", "--json", capsys=capsys).out)
@@ -243,6 +243,8 @@ def test_a_latent_run_is_a_complete_model_for_every_command(runs, tmp_path, caps
         said = guided_says("replay", file, "--out", tmp_path / f"again-{file.name}", capsys=capsys)
         assert "equal, every pixel" in said.out + said.err
     assert (runs / "latent" / "samples" / "000000024.png").exists()
+    said = guided_says("likelihood", runs / "latent", folder, code=2, capsys=capsys)
+    assert "bits per dimension are those of pixels" in said.err
 
 
 def test_a_stopped_latent_run_goes_on_bit_equal(runs, folder, tmp_path, monkeypatch):
