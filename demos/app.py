@@ -110,4 +110,5 @@ def serve(
         prevent_thread_lock=True,
         **({"mcp_server": False} if "mcp_server" in inspect.signature(page.launch).parameters else {}),
     )
+    shelf.warm()
     return Served(page, url, share_url, files)

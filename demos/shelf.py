@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -76,6 +77,15 @@ class Shelf:
 
         net = self._get("CLIP", name, self.clips, load)
         return classifiers.Clip(net, cutouts=cutouts, device=self.device)
+
+    def warm(self) -> None:
+        """Load the first generator from a thread, so that the first run need not wait for it."""
+
+        def load() -> None:
+            with contextlib.suppress(Exception):  # said to the one who asks for it
+                self.generator(next(iter(self.generators)))
+
+        threading.Thread(target=load, daemon=True).start()
 
     def config(self, name: str) -> dict[str, Any]:
         """config.json of a generator or segmenter, without loading it."""
