@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guided.networks.blocks import scaled_dot_product
+from guided.networks.blocks import scaled_dot_product, silu
+from guided.networks.onednn import Conv2d
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ class AutoencoderNet(nn.Module):
         self.config = config
         self.encoder, self.decoder = _Encoder(config), _Decoder(config)
         pointwise = config.quant_conv
-        self.quant_conv = nn.Conv2d(config.moments, config.moments, 1) if pointwise else nn.Identity()
+        self.quant_conv = Conv2d(config.moments, config.moments, 1) if pointwise else nn.Identity()
         latent = config.latent_channels
-        self.post_quant_conv = nn.Conv2d(latent, latent, 1) if pointwise else nn.Identity()
+        self.post_quant_conv = Conv2d(latent, latent, 1) if pointwise else nn.Identity()
 
     def encode(self, x: Tensor) -> Tensor:
         return self.quant_conv(self.encoder(x))
@@ -88,7 +89,7 @@ class _Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         widths, last = config.widths, len(config.widths) - 1
-        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.in_channels, widths[0], 3, padding=1)
         before = (widths[0], *widths[:-1])
         self.down_blocks = nn.ModuleList(
             _Level(before[i], widths[i], config.layers, config.groups, "down" if i < last else None)
@@ -96,20 +97,20 @@ class _Encoder(nn.Module):
         )
         self.mid_block = _Middle(widths[-1], config.groups, config.attention)
         self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], eps=1e-6)
-        self.conv_out = nn.Conv2d(widths[-1], config.moments, 3, padding=1)
+        self.conv_out = Conv2d(widths[-1], config.moments, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv_in(x)
         for level in self.down_blocks:
             h = level(h)
-        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(h))))
+        return self.conv_out(silu(self.conv_norm_out(self.mid_block(h))))
 
 
 class _Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         widths, last = config.widths[::-1], len(config.widths) - 1
-        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid_block = _Middle(widths[0], config.groups, config.attention)
         before = (widths[0], *widths[:-1])
         self.up_blocks = nn.ModuleList(
@@ -117,13 +118,13 @@ class _Decoder(nn.Module):
             for i in range(len(widths))
         )
         self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], eps=1e-6)
-        self.conv_out = nn.Conv2d(widths[-1], config.in_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[-1], config.in_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.mid_block(self.conv_in(z))
         for level in self.up_blocks:
             h = level(h)
-        return self.conv_out(F.silu(self.conv_norm_out(h)))
+        return self.conv_out(silu(self.conv_norm_out(h)))
 
 
 class _Level(nn.Module):
@@ -166,13 +167,13 @@ class _Residual(nn.Module):
     def __init__(self, channels: int, out_channels: int, groups: int):
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, channels, eps=1e-6)
-        self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.conv1 = Conv2d(channels, out_channels, 3, padding=1)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps=1e-6)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.conv_shortcut = None if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_shortcut = None if channels == out_channels else Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+        h = self.conv2(silu(self.norm2(self.conv1(silu(self.norm1(x))))))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
@@ -196,7 +197,7 @@ class _Down(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, (0, 1, 0, 1)))
@@ -205,7 +206,7 @@ class _Down(nn.Module):
 class _Up(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
