@@ -14,6 +14,7 @@ from latent_toys import CLASSES, in_exact_latents, picture, tiny_autoencoder, ti
 
 import classifiers
 import guided
+from guided.latent.presets import AUTOENCODERS
 from guided.latent.space import Space
 from guided.networks import Encoder, EncoderConfig
 from guided.networks.autoencoder import AutoencoderConfig, AutoencoderNet
@@ -49,6 +50,13 @@ def test_the_network_is_that_of_diffusers():
     net = golden_net()
     torch.testing.assert_close(net.encode(picture(size=16)), golden["moments"], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(net.decode(golden["latents"]), golden["pictures"], atol=1e-5, rtol=1e-5)
+
+
+def test_the_default_is_stable_diffusions_autoencoder():
+    with torch.device("meta"):
+        net = AutoencoderNet(AUTOENCODERS["kl-f8"].network)
+    assert sum(p.numel() for p in net.parameters()) == 83_653_863  # of its published weights
+    assert net.config.downsample == 8 and net.config.latent_channels == 4
 
 
 def test_a_folder_of_diffusers_loads_and_agrees(tmp_path):
