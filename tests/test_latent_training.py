@@ -275,7 +275,7 @@ def test_what_cannot_be_trained_says_so_before_any_work(runs, folder, tmp_path, 
     other.set_scale(other.scale * 2)
     guided.save_autoencoder(other, tmp_path / "other")
     latent = ("--preset", "latent64", "--autoencoder", tmp_path / "other")
-    assert "another autoencoder" in said(*latent, "--out", runs / "latent")
+    assert f"go on with its own by --autoencoder {runs / 'latent'}" in said(*latent, "--out", runs / "latent")
     assert "latents of another autoencoder" in said(*latent, "--init", runs / "latent", "--out", tmp_path / "a")
     assert "works in pixels" in said(*latent, "--init", "emoji64", "--out", tmp_path / "a")
     assert "multiple of 8" in said(
