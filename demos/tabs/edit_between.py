@@ -32,7 +32,7 @@ def build(shelf: Shelf) -> None:
     def interpolate(first, second, to, *settings):
         a = edit_inputs.picture(first, "the first picture")
         b = edit_inputs.picture(second, "the second picture")
-        s = edit_frame.read(shelf, *settings)
+        s = edit_frame.read(shelf.generator, *settings)
         if s.n < 2:
             raise ValueError("the ends count too: ask for at least 2 pictures")
         how = s.how | {"seeds": None, "guidance_scale": 1.0}
@@ -43,6 +43,7 @@ def build(shelf: Shelf) -> None:
             lambda progress: editing.interpolate(
                 s.model, a, b, n=s.n, to=ends, evaluations=EVALUATIONS, progress=progress, **how
             ),
+            s.model,
             walks=3,
         )
 

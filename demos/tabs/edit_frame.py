@@ -62,9 +62,16 @@ class Settings:
 
 
 def read(
-    shelf: Shelf, name: str, label: str, guidance: float, steps: float, sampler: str, count: float, seed: float
+    load: Callable[[str], guided.Model],
+    name: str,
+    label: str,
+    guidance: float,
+    steps: float,
+    sampler: str,
+    count: float,
+    seed: float,
 ) -> Settings:
-    """The values of `Frame.settings`, in their order.
+    """The values of `Frame.settings`, in their order; `load` makes a model of its name.
 
     Raises:
         ValueError: there is no such model, or a number that is needed is missing.
@@ -72,7 +79,7 @@ def read(
     for what, value in (("the seed", seed), ("the number of pictures", count), ("the number of steps", steps)):
         if value is None:
             raise ValueError(f"{what} is missing")
-    model, n = shelf.generator(name), int(count)
+    model, n = load(name), int(count)
     label = label if label and model.class_names else None
     scale = float(guidance) if label is not None and model.null_label is not None else 1.0
     seeds = guided.resolve_seeds(int(seed), n)
@@ -144,6 +151,7 @@ def frame(
 
 def shown(
     call: Callable[[Callable], Tensor],
+    model: guided.Model,
     *,
     walks: int = 1,
     captions: Sequence[str] | None = None,
@@ -153,6 +161,7 @@ def shown(
 
     Args:
         call: the editor, given what its `progress` is.
+        model: whose states they are.
         walks: how many runs of equally many steps it makes, one after another.
         captions: of the finished pictures.
         before: (picture, caption) pairs that stand first in the gallery.
@@ -167,7 +176,8 @@ def shown(
     try:
         first = next(stream, None)
         if first is not None:
-            for _, live in runs.watch(itertools.chain([first], stream), first.steps * walks):
+            chained, show = itertools.chain([first], stream), lambda state: model.to_images(state.x0)
+            for _, live in runs.watch(chained, first.steps * walks, show=show):
                 yield gr.skip(), live
     finally:
         stream.close()
@@ -218,6 +228,7 @@ def wire(
 def named(handler: Callable) -> Callable:
     """The handler, whose *settings have names for those who call it by the API."""
     own = [p for p in inspect.signature(handler).parameters.values() if p.kind is not p.VAR_POSITIONAL]
-    settings = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in SETTINGS]
+    default = None if any(p.default is not p.empty for p in own) else inspect.Parameter.empty  # none may follow one
+    settings = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default) for name in SETTINGS]
     handler.__signature__ = inspect.Signature([*own, *settings])
     return handler

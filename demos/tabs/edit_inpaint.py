@@ -45,10 +45,11 @@ def build(shelf: Shelf) -> None:
     """Put the part into the page."""
 
     def inpaint(canvas, method, *settings):
-        (image, mask), s = edit_inputs.picture_and_mask(canvas), edit_frame.read(shelf, *settings)
+        (image, mask), s = edit_inputs.picture_and_mask(canvas), edit_frame.read(shelf.generator, *settings)
         own = {"nfe": s.how["steps"]} if method == "repaint" else {"resample": 1} if method == "posterior" else {}
         yield from edit_frame.shown(
-            lambda progress: editing.inpaint(s.model, image, mask, method=method, progress=progress, **own, **s.how)
+            lambda progress: editing.inpaint(s.model, image, mask, method=method, progress=progress, **own, **s.how),
+            s.model,
         )
 
     gr.Markdown(say("edit.inpaint.about"))

@@ -31,7 +31,7 @@ def build(shelf: Shelf) -> None:
     """Put the part into the page."""
 
     def outpaint(picture, left, right, top, bottom, method, *settings):
-        source, s = edit_inputs.picture(picture), edit_frame.read(shelf, *settings)
+        source, s = edit_inputs.picture(picture), edit_frame.read(shelf.generator, *settings)
         model, multiple = s.model, s.model.size_multiple
         image = edit_inputs.shrunk(source, model.image_size, multiple)
         left, right, top, bottom = (round((v or 0) / multiple) * multiple for v in (left, right, top, bottom))
@@ -45,7 +45,8 @@ def build(shelf: Shelf) -> None:
         yield from edit_frame.shown(
             lambda progress: editing.outpaint(
                 model, image, (height, width), at=(top, left), method=method, progress=progress, **s.how
-            )
+            ),
+            model,
         )
 
     most = max(shelf.config(name).get("image_size", 64) for name in shelf.generators)

@@ -40,7 +40,7 @@ def build(shelf: Shelf) -> None:
         prompt = (prompt or "").strip()
         if not prompt:
             raise ValueError("there are no words: say what the region should become")
-        s = edit_frame.read(shelf, *settings)
+        s = edit_frame.read(shelf.generator, *settings)
         clip = shelf.clip(next(iter(shelf.clips)))
         how = dict(s.how)
         if how["labels"] is None and s.model.class_names:
@@ -52,8 +52,7 @@ def build(shelf: Shelf) -> None:
             lambda progress: editing.region(
                 s.model, image, mask, strength=strength, terms=terms, candidates=s.n, best=s.n, progress=progress,
                 judge=lambda images: clip.similarity(images, prompt), **how,
-            )
-        )  # fmt: skip
+            ), s.model)  # fmt: skip
 
     gr.Markdown(say("edit.region.about"))
     with gr.Row():

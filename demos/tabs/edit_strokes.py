@@ -35,16 +35,17 @@ def build(shelf: Shelf) -> None:
     """Put the part into the page."""
 
     def sdedit(canvas, strength, *settings):
-        drawn, s = edit_inputs.drawing(canvas), edit_frame.read(shelf, *settings)
+        drawn, s = edit_inputs.drawing(canvas), edit_frame.read(shelf.generator, *settings)
         yield from edit_frame.shown(
-            lambda progress: editing.sdedit(s.model, drawn, strength=strength, progress=progress, **s.how)
+            lambda progress: editing.sdedit(s.model, drawn, strength=strength, progress=progress, **s.how), s.model
         )
 
     def sweep(canvas, *settings):
-        drawn, s = edit_inputs.drawing(canvas), edit_frame.read(shelf, *settings)
+        drawn, s = edit_inputs.drawing(canvas), edit_frame.read(shelf.generator, *settings)
         how = s.how | {"seeds": s.how["seeds"][:1]}
         yield from edit_frame.shown(
             lambda progress: editing.sweep(s.model, drawn, strengths=STRENGTHS, progress=progress, **how),
+            s.model,
             captions=[f"{strength:g}" for strength in STRENGTHS],
         )
 

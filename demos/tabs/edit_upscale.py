@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import gradio as gr
 
 import editing
@@ -11,7 +14,6 @@ from demos.shelf import Shelf
 from demos.tabs import edit_frame, edit_inputs
 from demos.words import say
 
-METHODS = ("posterior", "ilvr", "model")
 WORDS = {
     "edit.upscale": ("Upscale", "업스케일"),
     "edit.upscale.about": (
@@ -22,49 +24,43 @@ WORDS = {
         "어느 것이 진짜였는지는 작은 그림만으로는 알 수 없습니다.",
     ),
     "edit.upscale.factor": ("Times as large", "확대 배율"),
+    "edit.upscale.factor.info": (
+        "A network that was trained to enlarge has its own",
+        "확대하도록 학습한 네트워크는 자기 배율을 씁니다",
+    ),
+    "edit.upscale.network": ("Network that enlarges", "확대 네트워크"),
     "edit.method.ilvr": (
         "ilvr: held to the small picture at every level",
         "ilvr: 모든 노이즈 단계에서 작은 그림에 맞춤",
     ),
+    "edit.method.upsampler": (
+        "model: a network trained to enlarge",
+        "model: 확대를 학습한 네트워크",
+    ),
     "edit.upscale.go": ("Make it large", "확대하기"),
-}  # fmt: skip
+}
+METHODS = {"posterior": "edit.method.posterior", "ilvr": "edit.method.ilvr", "model": "edit.method.upsampler"}
 
 
 def build(shelf: Shelf) -> None:
     """Put the part into the page."""
-
-    def upscale(picture, factor, method, *settings):
-        source, s = edit_inputs.picture(picture), edit_frame.read(shelf, *settings)
-        size = s.model.image_size // int(factor)
-        if size * int(factor) != s.model.image_size:
-            raise ValueError(f"the model's size, {s.model.image_size}, is no multiple of {factor}: take another factor")
-        small = guided.to_tensor(source, size)
-        own = {"resample": 1} if method == "posterior" else {}
-        shown = enlarged(guided.to_pil(small)[0])
-        yield from edit_frame.shown(
-            lambda progress: editing.upscale(
-                s.model,
-                small.expand(s.n, -1, -1, -1),
-                factor=int(factor),
-                method=method,
-                progress=progress,
-                **own,
-                **s.how,
-            ),
-            before=[(shown, f"{size} x {size}")],
-        )
-
-    trained = [name for name in METHODS if name != "model"]
-    if any(shelf.config(name)["network"].get("low_res") for name in shelf.generators):
-        trained = list(METHODS)
+    networks = list(upsamplers(shelf))
     gr.Markdown(say("edit.upscale.about"))
     with gr.Row():
         with gr.Column(min_width=300):
             picture = edit_frame.picture_box("cat", "edit.outpaint.picture", "upscale-picture")
-            factor = gr.Radio([2, 4, 8], value=4, label=say("edit.upscale.factor"), elem_id="upscale-factor")
+            factor = gr.Radio(
+                [2, 4, 8], value=4, label=say("edit.upscale.factor"), elem_id="upscale-factor",
+                info=say("edit.upscale.factor.info") if networks else None,
+            )  # fmt: skip
             method = gr.Radio(
-                [(say(f"edit.method.{name}"), name) for name in trained], value="posterior", label=say("edit.method")
-            )
+                [(say(key), name) for name, key in METHODS.items() if networks or name != "model"], value="posterior",
+                label=say("edit.method"), elem_id="upscale-method",
+            )  # fmt: skip
+            network = gr.Dropdown(
+                networks, value=next(iter(networks), None), label=say("edit.upscale.network"), visible=bool(networks),
+                elem_id="upscale-network",
+            )  # fmt: skip
         with gr.Column(min_width=300):
             frame = edit_frame.frame(
                 shelf, "upscale", label="cat-face", go="edit.upscale.go", steps=40, count=3, guidance=1
@@ -73,4 +69,43 @@ def build(shelf: Shelf) -> None:
         [("cat", "cat-face"), ("grin", "face-smiling"), ("heart", "heart"), ("melon", "food-fruit")],
         [picture, frame.label], "upscale",
     )  # fmt: skip
-    edit_frame.wire(frame, upscale, [picture, factor, method], api_name="upscale")
+    edit_frame.wire(frame, upscaling(shelf), [picture, factor, method, network], api_name="upscale")
+
+
+def upscaling(shelf: Shelf) -> Callable:
+    """The handler: a picture, how, and the settings in; the small picture and the large ones out."""
+
+    def upscale(picture, factor, method, network=None, *settings):
+        source = edit_inputs.picture(picture)
+        if method == "model":
+            s = edit_frame.read(shelf.upsampler, network, *settings[1:])
+            factor = trained_factor(s.model) or factor
+        else:
+            s = edit_frame.read(shelf.generator, *settings)
+        factor = int(factor)
+        size = s.model.image_size // factor
+        if size * factor != s.model.image_size:
+            raise ValueError(f"the model's size, {s.model.image_size}, is no multiple of {factor}: take another factor")
+        small = guided.to_tensor(source, size)
+        own = {"resample": 1} if method == "posterior" else {}
+        yield from edit_frame.shown(
+            lambda progress: editing.upscale(
+                s.model, small.expand(s.n, -1, -1, -1), factor=factor, method=method, progress=progress, **own, **s.how
+            ),
+            s.model,
+            before=[(enlarged(guided.to_pil(small)[0]), f"{size} x {size}")],
+        )
+
+    return upscale
+
+
+def upsamplers(shelf: Shelf) -> dict[str, Any]:
+    """The networks that enlarge, name -> what each is loaded from."""
+    return getattr(shelf, "upsamplers", {})
+
+
+def trained_factor(model: guided.Model) -> int | None:
+    """How many times larger a network was trained to make pictures, where its checkpoint's record says so."""
+    preset = getattr(model, "provenance", {}).get("arguments", {}).get("preset")
+    known = guided.presets.PRESETS.get(preset)
+    return known.shrink if known is not None and known.shrink > 1 else None

@@ -162,7 +162,7 @@ def samplers(shelf: Shelf, asked: Asked) -> None:
     def compare_samplers(model, label, evaluations, seed):
         net, seeds = shelf.generator(model), guided.resolve_seeds(whole(seed), 3)
         these = explore_runs.samplers(net, label=told(net, label), evaluations=int(evaluations), seeds=seeds)
-        yield from explore_runs.play(list(these), columns=len(seeds))
+        yield from explore_runs.play(list(these), net, columns=len(seeds))
 
     wire("samplers", compare_samplers, [asked.model, asked.label, evaluations, asked.seed])
 
@@ -174,7 +174,7 @@ def eta(shelf: Shelf, asked: Asked) -> None:
     def extra_noise(model, label, steps, seed):
         net = shelf.generator(model)
         these = explore_runs.extra_noise(net, label=told(net, label), steps=int(steps), seed=whole(seed), n=3)
-        yield from explore_runs.play(list(these), columns=3)
+        yield from explore_runs.play(list(these), net, columns=3)
 
     wire("eta", extra_noise, [asked.model, asked.label, steps, asked.seed])
 
@@ -195,7 +195,7 @@ def guidance(shelf: Shelf, asked: Asked) -> None:
         if kind == "classifier" and judge is None:
             raise ValueError("no classifier here knows pictures like this model's: start with --classifier FOLDER")
         these = explore_runs.scales(net, judge, kind=kind, label=label, steps=int(steps), seed=whole(seed))
-        yield from explore_runs.play([these], columns=len(these.captions))
+        yield from explore_runs.play([these], net, columns=len(these.captions))
 
     wire("guidance", scales, [asked.model, asked.label, kind, steps, asked.seed])
 
@@ -245,7 +245,8 @@ def judge_of(shelf: Shelf, model: guided.Model) -> Any:
     """The first classifier of pictures like the model's; None where there is none."""
     for name in shelf.classifiers:
         judge = shelf.classifier(name)
-        if (judge.image_size, judge.channels) == (model.image_size, model.channels):
+        alike = (judge.image_size, judge.channels) == (model.image_size, model.channels)
+        if alike and not model.space.latent:
             return judge
     return None
 

@@ -40,17 +40,18 @@ def beliefs(model: guided.Model, classifier: Any, picture: Tensor, *, label: str
     """One picture (1, 3, H, W), one noise, all levels that model (and classifier) know.
 
     Args:
-        classifier: a `classifiers.NoisyClassifier`, or None.
+        classifier: a `classifiers.NoisyClassifier` of what the model's states are, or None.
         label: what the network is told the picture shows; None tells it nothing.
     """
-    kept = [s for s in LEVELS if model.sigma_min <= s <= model.sigma_max]
+    kept = [s for s in LEVELS if model.sigma_min <= s <= model.sigma_max] or [model.sigma_max]
     sigmas = torch.tensor(kept, dtype=torch.float64)
-    clean = picture.expand(len(kept), -1, -1, -1)
+    clean = model.from_images(picture.to(model.device)).expand(len(kept), -1, -1, -1)
     noise = guided.SeededNoise([seed] * len(kept))(clean)
     x = clean + sigmas.to(clean)[:, None, None, None] * noise
     D = guided.denoiser(model, None if label is None else [label] * len(kept))
     probabilities = None if classifier is None else classifier(x, sigmas).softmax(1)
-    return Beliefs(sigmas, model.encode(x, sigmas)[0].c_in * x, D(x, sigmas).x0, probabilities)
+    seen = model.to_images(model.scalings(sigmas, x).c_in * x)
+    return Beliefs(sigmas, seen, model.to_images(D(x, sigmas).x0), probabilities)
 
 
 def strip(seen: Beliefs) -> Image.Image:

@@ -79,7 +79,7 @@ def scales(model: guided.Model, classifier: Any, *, kind: str, label: str, steps
     return Run(f"{kind} guidance to {label}", steps, states, captions)
 
 
-def play(these: Sequence[Run], columns: int) -> Iterator[tuple[Any, Any]]:
+def play(these: Sequence[Run], model: guided.Model, columns: int) -> Iterator[tuple[Any, Any]]:
     """(figure, live view) as the runs go on: a row is filled in when its run has ended."""
     rows = [Row(run.title, None, run.captions) for run in these]
 
@@ -87,10 +87,11 @@ def play(these: Sequence[Run], columns: int) -> Iterator[tuple[Any, Any]]:
         for k, run in enumerate(these):
             for state in run.states:
                 yield state
-            rows[k] = replace(rows[k], pictures=state.x.clamp(-1, 1).cpu())
+            rows[k] = replace(rows[k], pictures=model.to_images(state.x).clamp(-1, 1).cpu())
 
     drawn = 0
-    for _, live in runs.watch(chained(), sum(run.steps for run in these)):
+    steps = sum(run.steps for run in these)
+    for _, live in runs.watch(chained(), steps, show=lambda state: model.to_images(state.x0)):
         done = sum(row.pictures is not None for row in rows)
         yield (figure(rows, columns=columns, tile=96) if done > drawn else gr.skip()), live
         drawn = done
@@ -98,4 +99,5 @@ def play(these: Sequence[Run], columns: int) -> Iterator[tuple[Any, Any]]:
 
 
 def _canvas(model: guided.Model, n: int) -> Tensor:
-    return torch.empty(n, model.channels, model.image_size, model.image_size, device=model.device)
+    """States of no content, whose shape noise is drawn in."""
+    return model.from_images(torch.zeros(n, model.channels, model.image_size, model.image_size, device=model.device))

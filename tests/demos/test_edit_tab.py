@@ -153,7 +153,7 @@ def test_what_is_wrong_is_said_in_one_sentence(client, files, said):
 
 
 def test_an_edit_that_is_cancelled_stops(client, files):
-    settings = SETTINGS | {"steps": 100, "pictures": 8}
+    settings = SETTINGS | {"model": "emoji64", "label": "heart", "steps": 100, "pictures": 8}  # takes a while
     job = client.submit(canvas(files, layer=True), "posterior", **settings, api_name="/inpaint")
     first = next(iter(job))
     assert "Step" in first[1]
