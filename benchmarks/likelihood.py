@@ -1,6 +1,6 @@
 """Bits per dimension of the embedded model on held-out pictures: the variational bound and the probability flow.
 
-    python benchmarks/likelihood.py DATA [--n 16]
+    python benchmarks/likelihood.py DATA [--n 12] [--only 3]
 
 The model is told no class. Every figure is kept in benchmarks/results/likelihood.json as soon as it is there: started
 again, the program makes those that are missing.
@@ -38,21 +38,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data")
     parser.add_argument("--model")
-    parser.add_argument("--n", type=int, default=16)
+    parser.add_argument("--n", type=int, default=12)
+    parser.add_argument("--only", type=int, nargs="+", help="of the runs, from 0; default: all that are missing")
     args = parser.parse_args()
     model = guided.load(args.model)
     x0, _ = pictures(args.data, "test", model)
     some = torch.linspace(0, len(x0) - 1, args.n).long()
     file = RESULTS / "likelihood.json"
-    figures = json.loads(file.read_text()) if file.exists() else {}
-    for method, options in RUNS:
+    for method, options in RUNS if args.only is None else [RUNS[i] for i in args.only]:
         key = f"{method} {json.dumps(options)}"
+        figures = json.loads(file.read_text()) if file.exists() else {}
         if figures.get(key, {}).get("n") == args.n:
             continue
         began = time.process_time()
         rows = list(guided.likelihood(model, x0[some], methods=[method], seeds=some.tolist(), **options))
         means = summary(rows)
         seconds = (time.process_time() - began) / len(rows)
+        figures = json.loads(file.read_text()) if file.exists() else {}  # another run may have been writing
         figures[key] = {"n": len(rows), "mean": means[method], "seconds": seconds, "rows": [r[method] for r in rows]}
         print(key, means, f"{seconds:.1f} s a picture", flush=True)
         file.write_text(json.dumps(figures, indent=1) + "\n")

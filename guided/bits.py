@@ -57,9 +57,11 @@ def likelihood(
         trace's estimate, nan with one probe.
 
     Raises:
-        ValueError: a method is unknown, seeds do not fit, images are not of 8 bits, or an option is out of range; all
-            before the first picture.
+        ValueError: the model works in latents, a method is unknown, seeds do not fit, images are not of 8 bits, or an
+            option is out of range; all before the first picture.
     """
+    if model.space.latent:
+        raise ValueError("this model works in latents: bits per dimension are those of a model of pixels")
     unknown = [name for name in methods if name not in METHODS]
     if unknown or not methods:
         raise ValueError(f"methods must be among {', '.join(METHODS)}, got {', '.join(unknown) or 'none'}")

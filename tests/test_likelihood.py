@@ -64,6 +64,19 @@ def test_hutchinsons_estimate_and_its_error_bars():
     assert bool(one.error.isnan().all()) and bool(one.nats.isfinite().all())
 
 
+def test_the_ends_and_the_tolerance_matter():
+    def nats(**options):
+        options = {"sigma_min": 0.01, "sigma_max": 300.0, "probes": None, **options}
+        return guided.log_density(blobs().denoiser(), draws(5), **options).nats
+
+    plain = nats()
+    assert float((nats(sigma_max=3.0) - plain).abs().max()) > 0.05  # the data matter beside so little noise
+    assert float((nats(sigma_min=0.2) - plain).abs().max()) > 0.1
+    fine = nats(**TIGHT)
+    coarse = [float((nats(**o) - fine).abs().max()) for o in ({"rtol": 1e-1}, {"atol": 1e-1}, {})]
+    assert coarse[0] > 3 * coarse[2] and coarse[1] > 3 * coarse[2]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -268,9 +281,35 @@ def test_command_options_do_something(tiny_folder, pets, tmp_path, capsys):
     assert len({plain, printed("--levels", "6"), printed("--seed", "5"), printed("--labels", "data")}) == 4
     assert printed("--variance", "level-large") != plain
     assert printed("--sigma-min", "0.1") != plain
+    assert printed("--dtype", "bf16") != plain
     flow = ["--method", "flow", "--n", "1", "--sigma-min", "0.1", "--tolerance", "0.1"]
     assert "trace, error" in printed(*flow, "--probes", "2") and "trace, error" not in printed(*flow)
     assert printed(*flow, "--tolerance", "0.001") != printed(*flow)
+
+
+def test_command_reads_what_is_asked_for(tiny_folder, tmp_path, capsys):
+    """The split, the background under transparent pixels, and columns of metadata as labels."""
+    rows = ["file,kind,group,split"]
+    for i, split in enumerate(["test", "test", "other"]):
+        alpha = torch.rand(16, 16, 4, generator=torch.Generator().manual_seed(i))
+        Image.fromarray((alpha * 255).byte().numpy(), "RGBA").save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{'cat' if i else 'heart'},{'fish'},{split}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
+
+    def printed(*words):
+        words = ["--method", "bound", "--levels", "4", "--label", "kind", *words]
+        assert cli.main(["likelihood", str(tiny_folder), str(tmp_path), *words]) == 0
+        return capsys.readouterr().out
+
+    plain = printed()
+    assert plain.startswith("2 pictures") and printed("--split", "other").startswith("1 pictures")
+    assert printed("--background", "red") != plain
+    told = printed("--labels", "data")
+    assert told != plain
+    assert printed("--labels", "data", "--label", "group") not in (plain, told)
+    gathered = ["--other", "group", "--min-per-class", "3", "--labels", "data", "--label", "kind", "--levels", "4"]
+    assert cli.main(["likelihood", str(tiny_folder), str(tmp_path), *gathered]) == 2
+    assert "fish-other" in capsys.readouterr().err  # what small classes are gathered in, which the model has not
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,16 @@ def test_no_moves_is_the_predictor():
     )
 
 
+def test_a_correctors_step_size_is_its_own():
+    def run(**options):
+        noise = SeededNoise(range(3))
+        return last(guided.predictor_corrector(D, start(), SIGMAS, noise=noise, **options))
+
+    made = [run(), run(step_size=0.05), run(step_size=0.1), run(predictor="ddim")]
+    assert all(not torch.allclose(a, b, atol=1e-3) for i, a in enumerate(made) for b in made[:i])
+    assert torch.equal(run(step_size=0.05, snr=0.3), made[1])  # in place of the ratio
+
+
 def test_processes_differ():
     def run(sampler, process):
         return last(sampler(D, start(), SIGMAS, noise=SeededNoise(range(3)), process=process))
