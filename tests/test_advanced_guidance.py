@@ -421,7 +421,7 @@ def test_methods_by_name():
     s = level(3.0)
     for name, wanted in (
         ("cfg", cfg(D_c, D_u, 2.0)),
-        ("apg", cfg(D_c, D_u, 2.0, momentum=-0.5, parallel=0.0, norm=15.0)),
+        ("apg", cfg(D_c, D_u, 2.0, momentum=-0.5, parallel=0.0, norm=5.0)),
         ("cfg++", cfgpp(D_c, D_u, 2.0, sigmas=SIGMAS)),
         ("cfg-zero", cfg_zero(D_c, D_u, 2.0, sigmas=SIGMAS)),
     ):

@@ -96,7 +96,7 @@ def test_a_film_of_the_run(tiny_folder, tmp_path, capsys):
     with Image.open(film) as gif, Image.open(out) as grid:
         assert gif.n_frames == 3 and gif.size == grid.size
         gif.seek(2)
-        a, b = (torch.as_tensor(np.asarray(image.convert("L"))).float() for image in (gif, grid))
+        a, b = (torch.as_tensor(np.array(image.convert("L"))).float() for image in (gif, grid))
         assert (a - b).abs().mean() < 6  # the last frame is the picture, in 256 colours
     assert run("sample", *line, *FAST, "--overwrite") == 0
     assert run("sample", *line[:-4], *FAST, "--film", film) == 2

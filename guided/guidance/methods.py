@@ -49,9 +49,13 @@ def apg(
     window: Window | None = None,
     momentum: float = -0.5,
     parallel: float = 0.0,
-    norm: float | None = 15.0,
+    norm: float | None = 5.0,
 ) -> Denoiser:
-    """Adaptive projected guidance: `cfg` as the paper sets it; see there for the options.
+    """Adaptive projected guidance: `cfg` with the options it is made of; see there.
+
+    Args:
+        norm: the paper takes 2.5 to 15; 5 is good for the embedded 64-pixel model, whose difference is 40 long in much
+            noise, 4 at sigma 0.7. It grows with the side of the pictures.
 
     Source:
         Sadat et al. 2025 (*Eliminating Oversaturation and Artifacts of High Guidance Scales*).
