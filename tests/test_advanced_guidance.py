@@ -283,6 +283,14 @@ def test_recurrence_once_is_the_sampler():
         assert all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_can_be_made_recurrent(name):
+    states = list(recurrent(SAMPLERS[name], 2)(D_u, 8 * X, SIGMAS, noise=guided.SeededNoise(range(5))))
+    assert [state.step for state in states] == list(range(5)) and states[-1].x.isfinite().all()
+    once = guided.last(SAMPLERS[name](D_u, 8 * X, SIGMAS, noise=guided.SeededNoise(range(5))))
+    assert not torch.allclose(states[-1].x, once, atol=1e-3)
+
+
 def test_recurrence_goes_down_and_up_again():
     """On a Gaussian a step of ddim is x -> mean + a (x - mean); with steps up of a noise n in between."""
     G, sigmas, n = gaussian(0.3, 0.5), torch.tensor([3.0, 1.0, 0.0]).double(), 0.25
