@@ -27,9 +27,9 @@ def rk45(
     """The flow dx/dsigma = (x - x0) / sigma by the Runge-Kutta method of Dormand and Prince, orders 5 and 4.
 
     Each pair of levels is solved by itself, in log sigma, with as many network calls as the tolerances ask for: give
-    few levels, such as `sigmas = [80, 0.002, 0]`, not many. It also goes up (inversion: pass increasing levels from a
-    positive one). The step to 0 takes the denoised x. One step size serves the batch, so a picture depends on its
-    neighbours within the tolerance.
+    few levels, such as [80, 0.002, 0], which is `steps=2` of `guided.sample`; with 1 there is nothing to solve. It also
+    goes up (inversion: pass increasing levels from a positive one). The step to 0 takes the denoised x. One step size
+    serves the batch, so a picture depends on its neighbours within the tolerance.
 
     Args:
         D, x, sigmas, noise: see `guided.samplers`. No noise is drawn.
