@@ -111,8 +111,8 @@ def read_autoencoder(args: argparse.Namespace, preset: Preset) -> Autoencoder | 
     if autoencoder is not None and (Path(args.out) / AUTOENCODER / "config.json").exists():
         if not same_latents(autoencoder, load_autoencoder(Path(args.out) / AUTOENCODER)):
             raise ValueError(
-                f"--out {args.out} holds a run with another autoencoder: choose another folder, or go on with its own by "
-                f"--autoencoder {args.out}"
+                f"--out {args.out} holds a run with another autoencoder: choose another folder, or go on with its own "
+                f"by --autoencoder {args.out}"
             )
     return autoencoder
 

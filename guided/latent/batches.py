@@ -84,7 +84,7 @@ class LatentBatches:
     def _encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         device = next(self.autoencoder.parameters()).device
         mean, deviation = self.autoencoder.moments(images.to(device))
-        return mean.cpu(), deviation.cpu()
+        return mean.cpu().contiguous(), deviation.cpu().contiguous()  # convolutions may give channels last
 
     def _encode_all(self) -> tuple[Tensor, Tensor]:
         from tqdm import tqdm
@@ -121,7 +121,9 @@ class LatentBatches:
 
         self.file.parent.mkdir(parents=True, exist_ok=True)
         part = self.file.with_name(f"{self.file.name}.tmp")
-        save_file({"mean": mean, "deviation": deviation}, part, metadata={"of": self._identity()})
+        save_file(
+            {"mean": mean.contiguous(), "deviation": deviation.contiguous()}, part, metadata={"of": self._identity()}
+        )
         part.replace(self.file)
 
     def _identity(self) -> str:
