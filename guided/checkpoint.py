@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from guided.model import Model
 from guided.networks import Encoder, EncoderConfig, TextConfig, UNet, UNetConfig
@@ -94,7 +96,7 @@ def load(
         model.net.to_torso(dtype)
         return model.to(device)
     config, tensors = read_folder(folder, "model")
-    model = build(config, folder)
+    model = build(config, folder, empty=True)
     load_weights(model.net, tensors, str(source or DEFAULT))
     model.provenance = config["provenance"]
     model.net.to_torso(dtype)
@@ -102,8 +104,10 @@ def load(
     return model.optimize(batch_size=batch_size, progress=progress) if compile else model
 
 
-def build(config: dict[str, Any], folder: Path | None = None) -> Model:
+def build(config: dict[str, Any], folder: Path | None = None, *, empty: bool = False) -> Model:
     """The Model a config describes, with fresh weights; the vocabulary that it reads by, if any, lies in the folder.
+
+    An `empty` one has whatever lay in memory, for `load_weights` to fill: drawing random ones would take as long.
 
     Raises:
         ValueError: an unknown or a missing key, named.
@@ -116,7 +120,9 @@ def build(config: dict[str, Any], folder: Path | None = None) -> Model:
         own["segments"] = Segments(**config["segments"])
     own["reader"] = reader_from(config.get("reader"), folder)
     own["autoencoder"] = _autoencoder_of(config.get("autoencoder"), folder)
-    network, schedule = build_network(config["network"]), schedule_from(config["schedule"])
+    with _Undrawn() if empty else nullcontext():
+        network = build_network(config["network"])
+    schedule = schedule_from(config["schedule"])
     try:
         model = Model(network, schedule, null_class=config["null_class"], **own)
         model.tuned = {str(int(nfe)): dict(found) for nfe, found in config.get("tuned", {}).items()}
@@ -125,6 +131,17 @@ def build(config: dict[str, Any], folder: Path | None = None) -> Model:
         return model
     except (TypeError, AttributeError, KeyError) as error:  # a value of the wrong type, whichever it is
         raise ValueError(f"config.json has a value of the wrong type: {error}") from None
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves new parameters as they are: nothing is drawn and nothing set to a constant."""
+
+    SKIPPED = (torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.zero_, torch.Tensor.fill_)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.SKIPPED or getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def model_config(model: Model) -> dict[str, Any]:
