@@ -17,7 +17,7 @@ from guided.checkpoint import find, names_in, read_config
 
 
 class Shelf:
-    """Generators, segmenters, classifiers and CLIPs by name; each is loaded when it is first asked for, and kept.
+    """Generators, upsamplers, segmenters, classifiers and CLIPs by name; each is loaded when first asked for, and kept.
 
     A page sends names, never paths: a name that is not on the shelf is an error, whatever lies at it as a path.
 
@@ -27,7 +27,7 @@ class Shelf:
         device: where all of them live.
 
     Attributes:
-        generators, segmenters, classifiers, clips: name -> what it is loaded from, defaults first.
+        generators, upsamplers, segmenters, classifiers, clips: name -> what it is loaded from, defaults first.
 
     Raises:
         FileNotFoundError: there is no such folder or file.
@@ -44,10 +44,13 @@ class Shelf:
     ):
         self.device = device
         self.generators: dict[str, str] = {}
+        self.upsamplers: dict[str, str] = {}
         self.segmenters: dict[str, str] = {}
         for source in [*models, *names_in(GENERATORS)]:
             config = _config(source, GENERATORS, "model")
-            _put(self.segmenters if config.get("segments") else self.generators, source)
+            small = config["network"].get("low_res")
+            row = self.segmenters if config.get("segments") else self.upsamplers if small else self.generators
+            _put(row, source)
         self.classifiers = _row([*classifiers, *names_in(CLASSIFIERS)], CLASSIFIERS, "classifier")
         files = dict(_named_file(text) for text in clips if "=" in text)
         folders = [text for text in clips if "=" not in text]
@@ -60,6 +63,10 @@ class Shelf:
     def generator(self, name: str) -> guided.Model:
         """The model of pictures with that name."""
         return self._get("generator", name, self.generators, lambda s: guided.load(s, device=self.device))
+
+    def upsampler(self, name: str) -> guided.Model:
+        """The super-resolution model with that name."""
+        return self._get("upsampler", name, self.upsamplers, lambda s: guided.load(s, device=self.device))
 
     def segmenter(self, name: str) -> guided.Model:
         """The model of masks with that name."""
@@ -88,8 +95,8 @@ class Shelf:
         threading.Thread(target=load, daemon=True).start()
 
     def config(self, name: str) -> dict[str, Any]:
-        """config.json of a generator or segmenter, without loading it."""
-        return read_config(find((self.generators | self.segmenters)[name]))
+        """config.json of a generator, upsampler or segmenter, without loading it."""
+        return read_config(find((self.generators | self.upsamplers | self.segmenters)[name]))
 
     def class_names(self, name: str) -> list[str]:
         """The classes of a generator, without loading it; none for one without."""

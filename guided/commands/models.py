@@ -49,11 +49,12 @@ def embedded() -> list[dict[str, Any]]:
             folder = weights / name
             config = read_config(folder)
             segments = config.get("segments")
+            enlarges = config.get("network", {}).get("low_res")
             names = segments["names"] if segments else config.get("class_names")
             rows.append(
                 {
                     "name": name,
-                    "kind": "segmenter" if segments else kind,
+                    "kind": "segmenter" if segments else "upsampler" if enlarges else kind,
                     "image_size": config["image_size"],
                     "classes": None if names is None else len(names),
                     "megabytes": round((folder / "model.safetensors").stat().st_size / 1e6, 1),
@@ -77,7 +78,7 @@ def official() -> list[dict[str, Any]]:
     return [
         {
             "preset": name,
-            "kind": "classifier" if row.is_classifier else "generator",
+            "kind": "classifier" if row.is_classifier else "upsampler" if row.enlarges else "generator",
             "image_size": row.image_size,
             "classes": row.classes,
             "file": row.file,

@@ -62,6 +62,10 @@ class Official:
         return "n_vocab" in self.flags
 
     @property
+    def enlarges(self) -> bool:
+        return self.class_name.startswith("SuperRes")
+
+    @property
     def learned_range(self) -> bool:
         return not self.is_classifier and self.flags["out_channels"] == 6
 
