@@ -99,8 +99,9 @@ def exact() -> str:
 def pairs(truth: Mixture, D_c: guided.Denoiser, D_u: guided.Denoiser, x: Tensor, levels: Tensor) -> list[str]:
     """A second table: two pictures drawn together, how often they are of different kinds of the class."""
     lines = [
-        "400 pairs drawn together at cfg 2, with particle guidance on above sigma 0.1: how often the two are of",
-        "different kinds (0.42 for true draws, which are independent), their distance, and the probability of the class.",
+        "400 pairs drawn together at cfg 2, with particle guidance on above sigma 0.1: how often the two are",
+        "of different kinds (0.42 for true draws, which are independent), their distance, and the probability of",
+        "the class.",
         "",
         "| scale of particles | different kinds | distance | class |",
         "|---|---|---|---|",

@@ -21,6 +21,7 @@ from classifiers.timm_net import TimmConfig
 from guided.checkpoint import check_device, check_same_run
 from guided.data import Batches
 from guided.train import train
+from guided.training.board import check_board, on_board
 from guided.training.optimizers import OPTIMIZERS
 from guided.training.world import check_processes
 
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--precision", choices=["fp32", "bf16", "fp16"])
     p.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None, help="mirror half of the pictures")
     p.add_argument("--save-every", type=int, default=10_000, help="images between checkpoints")
+    p.add_argument("--tensorboard", action="store_true", help="write curves to OUT/tensorboard as well")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", help="cpu, cuda, mps; the best there is by default")
     p.add_argument("--processes", type=int, help="fail unless torchrun started so many")
@@ -63,6 +65,8 @@ def run(args: argparse.Namespace) -> None:
     """Train until `--images`, a signal, or the loop's errors."""
     preset = with_flags(args)
     check_processes(args.processes)
+    if args.tensorboard:
+        check_board()
     device = check_device(args.device) if args.device else None
     how = reading(args, preset.data)
     images = read(args, preset.image_size if args.size is None else args.size, how, "train")
@@ -95,6 +99,8 @@ def run(args: argparse.Namespace) -> None:
         processes=args.processes,
         device=device,
     )
+    if args.tensorboard:
+        steps = on_board(steps, args.out)
     for step in steps:
         if step.saved and os.environ.get("RANK", "0") == "0":
             save(step.ema, args.out, provenance=provenance(args, how, step.images))
@@ -141,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         run(args)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         print(f"classifiers.train: {error}", file=sys.stderr)
         return 2
     return 0

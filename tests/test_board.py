@@ -69,3 +69,14 @@ def test_without_the_package(pets, tmp_path, monkeypatch, capsys):  # noqa: F811
     assert "pip install 'guided[tensorboard]'" in capsys.readouterr().err and not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="every must be at least 1"):
         on_board(iter(()), tmp_path, every=0)
+
+
+def test_classifiers_write_them_too(pets, tmp_path, monkeypatch):  # noqa: F811
+    pytest.importorskip("tensorboard")
+    from classifiers import train as program
+
+    out = tmp_path / "clf"
+    words = [pets, "--out", out, "--size", 16, "--batch-size", 2, "--images", 2, "--device", "cpu"]
+    assert program.main([*map(str, words), "--tensorboard"]) == 0
+    ((at, loss),) = logged(out, "loss")
+    assert curves(out)["loss"] == [(at, pytest.approx(loss))]
