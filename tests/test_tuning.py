@@ -115,6 +115,9 @@ def test_the_command_tries_measures_and_goes_on(there, capsys):  # noqa: F811
     assert tried[:3] == [(1.0, None), (2.0, None), (1.5, None)] and len(set(tried)) == len(tried)
     best = min(held["trials"], key=lambda t: t["estimate"]["value"])
     assert held["found"] == best and f"--guidance-scale {best['scale']:g}" in out.splitlines()[-1]
+    low, high = best["estimate"]["low"], best["estimate"]["high"]
+    inside = sum(low <= t["estimate"]["value"] <= high for t in held["trials"]) - 1
+    assert f"{inside} of the {len(tried) - 1} other settings lie within" in out
     assert " *" in out and "with other seeds" in out and err.count("scale ") >= len(tried)
     assert held["again"][1]["estimate"] != best["estimate"]
     folders = sorted((there / "runs" / "evaluate").iterdir())

@@ -138,8 +138,15 @@ def report(args: argparse.Namespace, trials: list[Trial], found: Trial, again: l
     if found.window is not None:
         low, high = found.window
         flags += f" --window {low:.4g} {high:.4g}"
+    inside = sum(found.estimate.low <= t.estimate.value <= found.estimate.high for t in trials) - 1
     return "\n".join(
-        [*rows, "", f"with other seeds: {shown(chosen.estimate)}; without guidance {shown(plain.estimate)}", flags]
+        [
+            *rows,
+            "",
+            f"{inside} of the {len(trials) - 1} other settings lie within the interval of the one marked *",
+            f"with other seeds: {shown(chosen.estimate)}; without guidance {shown(plain.estimate)}",
+            flags,
+        ]
     )
 
 
