@@ -78,9 +78,9 @@ def log_density(
     def slope(u: float, y: Tensor) -> Tensor:
         here = y[:, :d].to(x.dtype).to(x.device).reshape(x.shape)
         x0, traces = _with_trace(D, here, math.exp(u), signs)
-        return torch.cat([(here - x0).flatten(1).double().cpu(), (d - traces).double().cpu()], dim=1)
+        return torch.cat([(here - x0).flatten(1).cpu().double(), (d - traces).cpu().double()], dim=1)
 
-    y = torch.cat([x.detach().flatten(1).double().cpu(), torch.zeros(n, columns, dtype=torch.float64)], dim=1)
+    y = torch.cat([x.detach().flatten(1).cpu().double(), torch.zeros(n, columns, dtype=torch.float64)], dim=1)
     y = solve(slope, y, math.log(sigma_min), math.log(sigma_max), rtol, atol)
     latent, change = y[:, :d], y[:, d:]
     prior = -latent.square().sum(1) / (2 * sigma_max**2) - d / 2 * math.log(2 * math.pi * sigma_max**2)
@@ -118,7 +118,8 @@ def dequantise(x0: Tensor, *, noise: NoiseFn = torch.randn_like) -> Tensor:
     Source:
         Theis et al. 2016, section 3.1.
     """
-    return x0 + BIN * (torch.special.ndtr(noise(x0).double()) - 0.5).to(x0.dtype)
+    place = torch.special.ndtr(noise(x0).cpu().double()) - 0.5  # mps has no float64
+    return x0 + (BIN * place).to(x0.dtype).to(x0.device)
 
 
 def flow_bits_per_dim(

@@ -77,9 +77,9 @@ def solve(
             raise ValueError(
                 f"the flow cannot be solved: the denoiser's estimate at sigma {math.exp(u):.4g} is not finite"
             )
-        return value.detach().double().cpu().numpy().ravel()
+        return value.detach().cpu().double().numpy().ravel()
 
-    begin = y.detach().double().cpu().numpy().ravel()
+    begin = y.detach().cpu().double().numpy().ravel()
     done = solve_ivp(rhs, (start, end), begin, method="RK45", t_eval=[end], rtol=rtol, atol=atol)
     if not done.success:
         raise ValueError(f"the flow could not be solved to rtol={rtol}, atol={atol}: {done.message}")
