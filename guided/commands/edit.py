@@ -14,6 +14,7 @@ from guided.commands.clip import add_flags, check_flags
 from guided.commands.editors import EDITORS, Editor, Option
 from guided.commands.places import check_folder
 from guided.commands.sample import check_file
+from guided.commands.steering import SCHEDULES
 
 if TYPE_CHECKING:
     from guided.commands.edit_recipe import EditRecipe, Hands
@@ -56,6 +57,7 @@ def _add_editor(editors: argparse._SubParsersAction, editor: Editor) -> None:
     how.add_argument("--steps", help="as in `guided sample`; default: the editor's")
     how.add_argument("--sampler", metavar="NAME", help="default: the editor's")
     how.add_argument("--guidance-scale", type=float, default=1.0, metavar="S", help="classifier-free; default: 1")
+    how.add_argument("--guidance-schedule", choices=SCHEDULES, help="as in `guided sample`; default: constant")
     how.add_argument("--classifier", metavar="NAME|FOLDER", help="a noise-aware classifier that guides to --label too")
     how.add_argument("--classifier-scale", type=float, default=1.0, metavar="S", help="default: 1")
     how.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
@@ -116,6 +118,8 @@ def check(args: argparse.Namespace) -> None:
     for name in ("guidance_scale", "classifier_scale"):
         if not math.isfinite(getattr(args, name)):
             raise ValueError(f"--{name.replace('_', '-')} must be a plain number, got {getattr(args, name)}")
+    if args.guidance_schedule is not None and args.guidance_scale == 1:
+        raise ValueError("--guidance-schedule has nothing to do without --guidance-scale: give one")
     if args.seed is not None and args.seed < 0:
         raise ValueError(f"--seed must not be negative, got {args.seed}")
     if args.classifier is not None and not args.label:

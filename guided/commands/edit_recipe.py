@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from guided.commands.editors import EDITORS, Option
 from guided.commands.labels import canonical, spread, to_tensor
 from guided.commands.options import steps_of
 from guided.commands.recipe import classifier_sha256, model_sha256, sha256, versions
+from guided.commands.steering import SCHEDULES
 from guided.model import Model
 
 FILES = ("mask", "picture", "strokes")  # kinds of options that are files
@@ -60,6 +61,15 @@ class EditRecipe:
     classifier_scale: float
     device: str
     dtype: str
+    guidance_schedule: str | None = None
+
+    def scale(self) -> Any:
+        """guidance_scale as editors take it: a number, or a function of sigma."""
+        if self.guidance_schedule is None:
+            return self.guidance_scale
+        if self.guidance_schedule not in SCHEDULES:
+            raise ValueError(f"the guidance schedule must be one of {', '.join(SCHEDULES)}")
+        return getattr(guided.scales, self.guidance_schedule)(self.guidance_scale)
 
 
 @dataclass
@@ -103,7 +113,7 @@ class Hands:
         own = with_mask(values, image)
         common = {
             "labels": None if recipe.labels is None else to_tensor(recipe.labels, model),
-            "guidance_scale": recipe.guidance_scale,
+            "guidance_scale": recipe.scale(),
             "seeds": recipe.seed,
             "steps": recipe.steps,
             "sampler": recipe.sampler,
@@ -218,6 +228,7 @@ def recipe_of(args: argparse.Namespace, image: Path, seed: int, hands: Hands) ->
         classifier_scale=args.classifier_scale,
         device=device,
         dtype=args.dtype,
+        guidance_schedule=args.guidance_schedule,
     )
 
 
@@ -285,7 +296,8 @@ def from_metadata(metadata: dict[str, Any], path: str | Path) -> EditRecipe:
     """
     values = metadata.get("recipe")
     known = {f.name for f in fields(EditRecipe)}
-    odd = sorted(known ^ values.keys()) if isinstance(values, dict) else ["recipe"]
+    later = {f.name for f in fields(EditRecipe) if f.default is not MISSING}  # older files have not these
+    odd = sorted((known ^ values.keys()) - (later - values.keys())) if isinstance(values, dict) else ["recipe"]
     if odd:
         word = "lacks" if odd[0] in known else "has an unknown"
         made = metadata.get("versions", {}).get("guided", "?")

@@ -252,3 +252,18 @@ def test_bad_words_are_one_line(tiny_folder, photo, mask, tmp_path, monkeypatch,
     assert run("edit", *words, "--model", tiny_folder, "--steps", "2", "--device", "cpu") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert said in error and error.startswith("guided edit")
+
+
+def test_a_guidance_schedule_reaches_the_editor_and_replays(tiny_folder, tiny_model, photo, tmp_path, capsys):
+    out = tmp_path / "a.png"
+    words = ["--model", tiny_folder, "--label", "cat", "--guidance-scale", 3, "--strength", 0.8, "--out", out]
+    assert run("edit", "sdedit", photo, *words, "--guidance-schedule", "linear", *FAST) == 0
+    how = {"strength": 0.8, "labels": ["cat"], "steps": 3, "seeds": 5}
+    image = guided.to_tensor(photo)
+    wanted = editing.sdedit(tiny_model, image, guidance_scale=guided.scales.linear(3.0), **how)
+    made = guided.to_tensor(out)
+    assert (made - wanted).abs().max() < 0.02
+    assert (made - editing.sdedit(tiny_model, image, guidance_scale=3.0, **how)).abs().max() > 0.02
+    assert run("replay", out) == 0
+    assert run("edit", "sdedit", photo, "--model", tiny_folder, "--guidance-schedule", "linear", *FAST) == 2
+    assert "nothing to do without --guidance-scale" in capsys.readouterr().err
