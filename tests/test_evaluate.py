@@ -153,6 +153,8 @@ def test_a_folder_of_other_samples_is_refused(tmp_path):
     next(model.parameters()).data.add_(1)
     with pytest.raises(ValueError, match="another model"):
         draw(model, tmp_path / "w", 2, labels=[0, 1], progress=False, steps=2)
+    (tmp_path / "w" / "000000.npy").unlink()  # stopped before its first batch: nothing is lost
+    draw(model, tmp_path / "w", 2, labels=[0, 1], progress=False, steps=2)
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "mine.txt").write_text("")
     with pytest.raises(ValueError, match="something else"):

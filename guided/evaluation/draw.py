@@ -109,7 +109,7 @@ def fingerprint(model: Model) -> str:
 def _agree(folder: Path, settings: dict[str, Any], asked: dict[str, list | None]) -> None:
     """Write the settings, or compare them with those there; labels and prompts may grow at their end."""
     file, settings = folder / SETTINGS, json.loads(json.dumps(settings))
-    if file.exists():
+    if file.exists() and any(folder.glob("*.npy")):  # without a shard nothing is lost
         was = json.loads(file.read_text())
         for key, value in settings.items():
             if was.get(key) != value:
@@ -120,7 +120,7 @@ def _agree(folder: Path, settings: dict[str, Any], asked: dict[str, list | None]
                 raise ValueError(f"{folder} holds samples of other {key}: choose another folder")
             if old is not None and len(old) > len(value):
                 asked = {**asked, key: old}
-    elif folder.exists() and any(folder.iterdir()):
+    elif not file.exists() and folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} holds something else than samples: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
