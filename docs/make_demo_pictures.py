@@ -17,7 +17,10 @@ from playwright.sync_api import Page, sync_playwright
 from demos.app import serve
 from demos.shelf import Shelf
 from demos.tabs import compare as compare_tab
+from demos.tabs import edit as edit_tab
+from demos.tabs import explore as explore_tab
 from demos.tabs import generate as generate_tab
+from demos.tabs import segment as segment_tab
 from demos.tabs import text as text_tab
 
 IMAGES = Path(__file__).parent / "images"
@@ -51,11 +54,42 @@ def compare(page: Page) -> None:
     page.wait_for_function("document.querySelectorAll('#compare-table img').length == 16")
 
 
+def edit(page: Page) -> None:
+    page.get_by_role("tab", name="Inpaint", exact=True).click()
+    page.click("#inpaint-canvas button[aria-label='Brush']")
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(1500)
+    box = page.locator("#inpaint-canvas canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for down in (25, 55):  # over the mouth
+        page.mouse.move(x - 60, y + down)
+        page.mouse.down()
+        page.mouse.move(x + 60, y + down, steps=8)
+        page.mouse.up()
+    page.click("#inpaint-go")
+    page.wait_for_selector("#inpaint-result .gallery-item img")
+
+
+def segment(page: Page) -> None:
+    page.click("#segment-go")
+    page.wait_for_selector("#segment-strip img")
+
+
+def explore(page: Page) -> None:
+    page.locator("button[role=tab]:visible", has_text="3 ").click()
+    page.click("#explore-denoiser-go")
+    page.wait_for_selector("#explore-belief svg.marks")
+
+
 LANGUAGES = ("en-US", "ko-KR")  # in the order of a tab's words
 SHOTS = {  # name: (tab, window, language, what is pressed)
     "generate": (generate_tab, WIDE, 0, generate),
     "phone": (generate_tab, PHONE, 1, live),
     "text": (text_tab, WIDE, 0, text),
+    "edit": (edit_tab, WIDE, 0, edit),
+    "segment": (segment_tab, WIDE, 0, segment),
+    "explore": (explore_tab, WIDE, 0, explore),
+    "explore-ko": (explore_tab, WIDE, 1, explore),
     "compare": (compare_tab, WIDE, 0, compare),
 }
 
