@@ -57,7 +57,7 @@ class Person:
     """A client with a session of its own, which sends its requests one after another."""
 
     def __init__(self, url: str, steps: int, broken: Path):
-        self.page, self.steps, self.broken = Client(url, verbose=False), steps, broken
+        self.page, self.steps, self.broken = Client(url, verbose=False, httpx_kwargs={"timeout": 120}), steps, broken
 
     def ask(self, number: int) -> tuple[str, float]:
         """(what came of request `number`, seconds until it was known)."""
@@ -129,7 +129,8 @@ def main() -> int:
                 for answers in pool.map(whole, range(args.clients)):
                     outcomes += answers
             took = time.monotonic() - began
-            healthy = people[1].ask(args.requests + 1)  # neither a cancelled nor a broken one
+            number = CANCELLED * BROKEN * (args.requests // (CANCELLED * BROKEN) + 1)  # neither cancelled nor broken
+            healthy = people[1].ask(number)
     finally:
         server.terminate()
         server.wait()

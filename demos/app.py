@@ -19,7 +19,7 @@ TABS = (generate, text, edit, segment, explore, compare)
 """In the order of the page; each has NAME, WORDS and build(shelf)."""
 FONT = gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 700))  # it lies in gradio's own files
 THEME = gr.themes.Default(font=[FONT, "system-ui", "sans-serif"])
-CSS = Path(__file__).parent / "page.css"
+CSS, JS = Path(__file__).parent / "page.css", Path(__file__).parent / "page.js"
 QUEUE = 32  # who may wait at once, where nothing else is said
 KEEP = 3600  # seconds that files and the state of a closed page are kept
 
@@ -99,6 +99,7 @@ def serve(
         i18n=words.translations(tab.WORDS for tab in TABS),
         theme=THEME,
         css_paths=[CSS],
+        js=JS.read_text(),
         max_file_size=limits.MAX_BYTES,
         state_session_capacity=256,
         allowed_paths=[],

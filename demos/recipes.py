@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
@@ -87,6 +88,22 @@ def recipe(
         prompts=None if prompts is None else list(prompts),
         clip=clip,
     )
+
+
+def optional(text: str | float | None, what: str) -> float | None:
+    """The number in a field that may be empty (a gr.Number shows 0 for None).
+
+    Raises:
+        ValueError: it is none, or negative.
+    """
+    text = "" if text is None else str(text).strip()
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        raise ValueError(f"{what} must be a number, or empty; got {text!r}") from None
+    if value is not None and not 0 <= value < math.inf:
+        raise ValueError(f"{what} must be a number from 0 on, or empty; got {text}")
+    return value
 
 
 def states(

@@ -49,15 +49,12 @@ def live_view(elem_id: str | None = None) -> gr.HTML:
 
 
 def cancels(button: gr.Button, run: Any, view: gr.HTML) -> None:
-    """The button ends the run of the one who presses it, and says so."""
-    button.click(
-        lambda: progress_html(0, 0, "Cancelled.", None),
-        None,
-        view,
-        cancels=[run],
-        queue=False,
-        api_visibility="private",
-    )
+    """The button ends the run of the one who presses it, and says so; twice, as a last state may be on its way."""
+    said = {"fn": lambda: progress_html(0, 0, "Cancelled.", None), "inputs": None, "outputs": view}
+    said |= {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+    button.click(**said, cancels=[run]).then(
+        lambda: time.sleep(0.5), None, None, queue=False, api_visibility="private"
+    ).then(**said)
 
 
 def watch(

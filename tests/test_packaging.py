@@ -47,7 +47,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel):
             assert str(path.relative_to(ROOT)) in wheel
     tops = {name.split("/")[0] for name in wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"guided", "classifiers", "editing", "demos"}
-    assert "demos/page.css" in wheel
+    assert {"demos/page.css", "demos/page.js"} <= set(wheel)
     (points,) = [name for name in wheel if name.endswith("entry_points.txt")]
     assert points
 

@@ -116,17 +116,20 @@ def drawing(shelf: Shelf) -> Callable:
         counts = [int(n) for n in numbers(steps, "numbers of steps")]
         rows = [Line(sampler, count) for sampler in samplers or () for count in counts]
         check(rows, scales)
-        done, total, images = 0, sum(row.steps for row in rows), None
+        done, total = 0, sum(row.steps for row in rows)
         for row in rows:
             states = guided.stream(
                 generator, [label] * len(scales) if label else None, steps=row.steps, sampler=row.sampler,
                 guidance_scale=torch.tensor(scales), seeds=[int(seed)] * len(scales),
             )  # fmt: skip
-            watched = runs.watch(states, row.steps, what=f"{row.title}:", before=done, total=total)
+            watched = runs.watch(
+                states, row.steps, what=f"{row.title}:", before=done, total=total,
+                show=lambda state: generator.to_images(state.x0),
+            )  # fmt: skip
             for state, live in watched:
-                images = state.x
+                x = state.x
                 yield gr.skip(), gr.skip(), live
-            row.images, done = images.clamp(-1, 1).cpu(), done + row.steps
+            row.images, done = generator.to_images(x).clamp(-1, 1).cpu(), done + row.steps
             yield gr.skip(), table_html(rows, scales), gr.skip()
         captions = [f"scale {scale:g}" for scale in scales]
         with tempfile.TemporaryDirectory() as folder:

@@ -109,19 +109,22 @@ def drawing(shelf: Shelf):
     @runs.clear_errors
     def generate(
         before, model, classes, several, pictures, guidance_scale, seed, steps, sampler, classifier, classifier_scale,
-        eta=None, window_low=None, window_high=None,
+        eta, window_low, window_high,
     ):  # fmt: skip
         labels = ["+".join(classes)] if several == "mix" and len(classes) > 1 else classes
+        window = tuple(recipes.optional(text, "a sigma of guidance") for text in (window_low, window_high))
         made = recipes.recipe(
-            shelf, model, labels=labels, pictures=int(pictures), steps=steps, sampler=sampler, eta=eta, seed=seed,
-            guidance_scale=guidance_scale, window=(window_low, window_high), classifier=classifier,
+            shelf, model, labels=labels, pictures=int(pictures), steps=steps, sampler=sampler, seed=seed,
+            eta=recipes.optional(eta, "eta"), guidance_scale=guidance_scale, window=window, classifier=classifier,
             classifier_scale=classifier_scale,
         )  # fmt: skip
         same = gr.skip()
-        for state, live in runs.watch(recipes.states(made, shelf, model, classifier), made.steps):
-            images = state.x
+        states = recipes.states(made, shelf, model, classifier)
+        to_images = shelf.generator(model).to_images
+        for state, live in runs.watch(states, made.steps, show=lambda state: to_images(state.x0)):
+            x = state.x
             yield same, same, same, same, live, same
-        images = images.clamp(-1, 1)
+        images = to_images(x).clamp(-1, 1)
         now = (made, runs.data_url(images))
         with tempfile.TemporaryDirectory() as folder:
             shown, grid = recipes.files(images, made, folder), recipes.grid_file(images, made, folder)
@@ -186,10 +189,10 @@ def _how(shelf: Shelf) -> list[gr.components.Component]:
         1, 250, 20, step=1, label=say("common.steps"), info=say("generate.steps-info"), elem_id="generate-steps"
     )
     sampler = gr.Dropdown(list(SAMPLERS), value="unipc", label=say("common.sampler"), elem_id="generate-sampler")
-    eta = gr.Number(None, minimum=0, maximum=2, label=say("generate.eta"), info=say("generate.eta-info"))
+    eta = gr.Textbox("", max_length=20, label=say("generate.eta"), info=say("generate.eta-info"))
     with gr.Row():
         low, high = (
-            gr.Number(None, minimum=0, label=say(f"generate.{end}"), info=say("generate.window-info"), min_width=120)
+            gr.Textbox("", max_length=20, label=say(f"generate.{end}"), info=say("generate.window-info"), min_width=120)
             for end in ("low", "high")
         )
     classifier = gr.Dropdown(

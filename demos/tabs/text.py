@@ -122,11 +122,11 @@ def drawing(shelf: Shelf) -> Callable:
         )  # fmt: skip
         trace, same = guided.Trace(), gr.skip()
         states = recipes.states(made, shelf, model, classifier if found else NONE, judge, trace)
-        for state, live in runs.watch(states, made.steps):
-            images = state.x
+        for state, live in runs.watch(states, made.steps, show=lambda state: generator.to_images(state.x0)):
+            x = state.x
             curves = (same, same) if live == same else (plotted(trace),) * 2
             yield same, same, same, live, *curves
-        images = images.clamp(-1, 1)
+        images = generator.to_images(x).clamp(-1, 1)
         live += of_classes(lines, found)
         with tempfile.TemporaryDirectory() as folder:
             shown, grid = recipes.files(images, made, folder), recipes.grid_file(images, made, folder)

@@ -19,7 +19,7 @@ QUICK = {"model": "tiny", "classes": ["cat"], "pictures": 1, "steps": 3}
 
 
 def client(served) -> Client:
-    return Client(served.url, verbose=False)
+    return Client(served.url, verbose=False, httpx_kwargs={"timeout": 120})  # the machine may be busy
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_every_end_point_is_named_documented_and_takes_the_pages_defaults(served
 
 def test_generate_is_guided_sample_and_its_files_replay(served, ask, tiny_folder, tmp_path, capsys):
     pictures, grid, recipe, compared, live = ask(
-        "/generate", **{**QUICK, "pictures": 2}, seed=7, guidance_scale=2.5, sampler="ddim", eta=0.5
+        "/generate", **{**QUICK, "pictures": 2}, seed=7, guidance_scale=2.5, sampler="ddim", eta="0.5"
     )
     expected = guided.sample(
         guided.load(tiny_folder), ["cat", "cat"], steps=3, guidance_scale=2.5, sampler="ddim", eta=0.5, seeds=7
@@ -70,7 +70,7 @@ def test_mixtures_several_classes_and_a_classifier(ask):
     assert [row["caption"] for row in pictures] == ["cat, 0", "dog, 1"]
     _, _, recipe, *_ = ask("/generate", **{**QUICK, "classes": ["cat", "dog"]}, several="mix")
     assert recipe["recipe"]["labels"] == ["cat:0.5+dog:0.5"]
-    _, _, recipe, *_ = ask("/generate", **{**QUICK, "classes": ["cat:0.75+fish:0.25"]}, window_high=5)
+    _, _, recipe, *_ = ask("/generate", **{**QUICK, "classes": ["cat:0.75+fish:0.25"]}, window_high="5")
     assert recipe["recipe"]["labels"] == ["cat:0.75+fish:0.25"] and recipe["recipe"]["window"] == [0, 5]
     arguments = {"model": "emoji64", "classes": ["heart"], "pictures": 1, "steps": 2, "guidance_scale": 1}
     plain, *_ = ask("/generate", **arguments)
@@ -161,11 +161,13 @@ BAD = [
     ("/generate", {"classes": ["kat"]}, "Unknown class 'kat'; did you mean 'cat'"),
     ("/generate", {"classes": ["cat"], "pictures": 16, "several": "each", "model": "../tiny"}, "not in the list"),
     ("/generate", {"classes": ["cat"] * 9, "pictures": 2}, "18 pictures are asked for; one run draws 1 to 16"),
-    ("/generate", {"sampler": "unipc", "eta": 0.5}, "has no option 'eta'"),
+    ("/generate", {"sampler": "unipc", "eta": "0.5"}, "has no option 'eta'"),
     ("/generate", {"steps": 10_000}, "greater than maximum"),
     ("/generate", {"seed": -1}, "less than minimum"),
-    ("/generate", {"window_low": 3, "window_high": 2}, "Window must be"),
+    ("/generate", {"window_low": "3", "window_high": "2"}, "Window must be"),
     ("/generate", {"classes": [], "classifier": "emoji64"}, "no class to guide to"),
+    ("/generate", {"eta": "much"}, "Eta must be a number, or empty"),
+    ("/generate", {"window_high": "-1"}, "A sigma of guidance must be a number from 0 on"),
     ("/text", {"prompts": " \n "}, "The prompt is empty"),
     ("/text", {"clip": "ViT-B-32"}, "not in the list"),
     ("/compare", {"samplers": []}, "Choose at least one sampler"),

@@ -25,7 +25,7 @@ QUICK = {"model": "tiny", "classes": ["cat"], "pictures": 1, "steps": 2}
 
 
 def client(served) -> Client:
-    return Client(served.url, verbose=False)
+    return Client(served.url, verbose=False, httpx_kwargs={"timeout": 120})  # the machine may be busy
 
 
 def test_it_listens_on_this_machine_only(served):
