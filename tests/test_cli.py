@@ -108,6 +108,7 @@ def test_the_file_remembers_everything(drawn, tiny_folder):
         "columns": None,
         "prompts": None,
         "clip": None,
+        "steering": None,
     }
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 SAMPLERS = (
     "unipc, ddim, ddpm, euler, heun, dpm2, dpmpp_2m, lms, euler_ancestral, dpm2_ancestral, dpmpp_2s_ancestral, "
-    "dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde, annealed_langevin"
+    "dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde, annealed_langevin, reverse_diffusion, euler_maruyama, predictor_corrector, "
+    "rk45"
 )
 AUTO_SCALE = 2.0  # of --guidance-scale where the class was found by CLIP: without it the class is hardly seen
 EXAMPLES = """\
