@@ -43,7 +43,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--dtype", default="float32", help="of the generator: float32 or bfloat16")
     parser.add_argument(
-        "--scales", nargs="+", default=["x:1", "x:3", "x:8", "x0-frozen:1000", "x0-frozen:3000"], metavar="WRT:S"
+        "--scales",
+        nargs="+",
+        metavar="WRT:S",
+        default=["x:1", "x:3", "x:6", "x0-frozen:300", "x0-frozen:1000", "x0-frozen:2000"],
     )
     parser.add_argument("--grid", metavar="FILE.png", help="some of the pictures, a column a setting")
     return parser.parse_args()

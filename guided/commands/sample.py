@@ -38,7 +38,7 @@ examples:
   guided sample --label heart --n 4 --guidance cfg++ --guidance-scale 0.8 --film heart.gif
   guided sample --label heart --and emotion:1.5 --not keycap --guidance-scale 3 --n 4
   guided sample --prompt "cat with heart eyes" --n 4
-  guided sample --label cat-face --guidance-scale 2 --prompt "heart:1|crying:-0.5" --clip-scale 8
+  guided sample --label cat-face --guidance-scale 2 --prompt "heart:1|crying:-0.5" --clip-scale 3
   guided sample --label heart --n 50000 --out hearts/ --batch-size auto     # a folder; started again it goes on
   guided replay cats.png                                       # draw a file again and compare
 """
@@ -165,7 +165,8 @@ def find_classes(args: argparse.Namespace, model: Model, clip: Any) -> list[str]
 
         spread(args.prompt, args.n or len(args.prompt))  # its error speaks of prompts, not of labels nobody gave
         args.label = classes_for(args.prompt, clip, model.class_names)
-        args.guidance_scale = AUTO_SCALE if args.guidance_scale is None else args.guidance_scale
+        if args.guidance_scale is None:
+            args.guidance_scale = 1.0 if args.guidance == "cfg++" else AUTO_SCALE  # whose scale lies in 0..1
         pairs = zip(args.prompt, args.label, strict=True)
         return [f"{prompt!r}: of the class {label} (--label says which, or none)" for prompt, label in pairs]
     return []
