@@ -15,7 +15,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--force-color-profile=srgb",
 ]  # fmt: skip
 OWN = ("data:", "blob:", "about:")
-SLOW = 40_000  # milliseconds: the machine may be busy
+SLOW = 90_000  # milliseconds: the machine may be busy
 
 
 def pytest_collection_modifyitems(items):
