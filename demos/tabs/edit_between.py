@@ -20,6 +20,7 @@ WORDS = {
     ),
     "edit.between.first": ("From", "시작 그림"),
     "edit.between.second": ("To", "끝 그림"),
+    "edit.between.from": ("Class of the first picture", "시작 그림의 클래스"),
     "edit.between.to": ("Class of the second picture", "끝 그림의 클래스"),
     "edit.between.to.info": ("Empty takes that of the first", "비워 두면 시작 그림과 같은 클래스"),
     "edit.between.go": ("Show those between", "사이의 그림 보기"),
@@ -49,21 +50,29 @@ def build(shelf: Shelf) -> None:
 
     gr.Markdown(say("edit.between.about"))
     with gr.Row():
-        with gr.Column(min_width=300), gr.Row():
-            first, second = (
-                edit_frame.picture_box(name, f"edit.between.{which}", f"between-{which}", min_width=140)
-                for name, which in (("grin", "first"), ("cat", "second"))
-            )
         with gr.Column(min_width=300):
-            first_model = next(iter(shelf.generators))
-            known = shelf.class_names(first_model)
+            with gr.Row():
+                first, second = (
+                    edit_frame.picture_box(name, f"edit.between.{which}", f"between-{which}", min_width=140)
+                    for name, which in (("grin", "first"), ("cat", "second"))
+                )
+            first_name = next(iter(shelf.generators))
+            known = shelf.class_names(first_name)
             to = gr.Dropdown(
-                edit_frame.classes(shelf, first_model), value="cat-face" if "cat-face" in known else "",
+                edit_frame.classes(shelf, first_name), value="cat-face" if "cat-face" in known else "",
                 label=say("edit.between.to"), info=say("edit.between.to.info"), allow_custom_value=True,
                 elem_id="between-to",
             )  # fmt: skip
+        with gr.Column(min_width=300):
             frame = edit_frame.frame(
-                shelf, "between", label="face-smiling", go="edit.between.go", steps=16, count=6, guidance=1
+                shelf,
+                "between",
+                label="face-smiling",
+                class_title="edit.between.from",
+                go="edit.between.go",
+                steps=16,
+                count=6,
+                guidance=1,
             )
     edit_frame.examples(
         [

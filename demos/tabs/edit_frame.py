@@ -103,6 +103,7 @@ def frame(
     most: int = 8,
     guidance: float = 2.0,
     sampler: str = "",
+    class_title: str = "edit.class",
     second: str | None = None,
 ) -> Frame:
     """Settings and results of a part, put below what is there.
@@ -113,12 +114,13 @@ def frame(
         go: key of the button's text.
         most: pictures at once; 1 leaves the slider out of sight.
         sampler: the one at the start; "" is the editor's own.
+        class_title: key of the class's title.
         second: key of a second button's text, part-second.
     """
     first = next(iter(shelf.generators))
     label = label if label in shelf.class_names(first) else ""
     classed = gr.Dropdown(
-        classes(shelf, first), value=label, label=say("edit.class"), info=say("edit.class.info"),
+        classes(shelf, first), value=label, label=say(class_title), info=say("edit.class.info"),
         allow_custom_value=True, elem_id=f"{part}-class",
     )  # fmt: skip
     with gr.Row():

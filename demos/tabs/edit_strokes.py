@@ -26,8 +26,8 @@ WORDS = {
     "edit.strokes.canvas": ("Your drawing", "내가 그린 그림"),
     "edit.strength": ("Strength", "강도"),
     "edit.strength.info": ("0 keeps the picture, 1 forgets it", "0이면 그대로 두고, 1이면 완전히 잊습니다"),
-    "edit.strokes.go": ("Make a picture of it", "그림으로 만들기"),
-    "edit.strokes.strip": ("Show all strengths", "강도별로 보기"),
+    "edit.strokes.go": ("Make a picture", "그림으로 만들기"),
+    "edit.strokes.strip": ("All strengths", "강도별로 보기"),
 }
 
 

@@ -54,10 +54,26 @@ def test_strokes_drawn_with_the_mouse_become_a_picture(open_page):
     assert drawn[60, 32].max() - drawn[60, 32].min() > 100, "the stroke is there, in its colour"
     assert (drawn[4, 2] == 255).all(), "the paper is white"
     setting(page, "strokes", "strength", 0.6)
+    page.click("#strokes-more")
+    setting(page, "strokes", "steps", 8)
     page.click("#strokes-go")
     page.wait_for_selector("#strokes-live img")  # a preview while it runs
     made, other = results(page, "strokes", 2)
     assert abs(made - drawn).mean() > 2 < abs(made - other).mean()
+
+
+def test_an_example_fills_the_canvas_and_an_empty_one_is_refused(open_page):
+    page = open_page("Edit")
+    page.locator("#strokes-examples .gallery-item, #strokes-examples button").nth(1).click()
+    page.wait_for_function("document.querySelector('#strokes-class input').value === 'heart'")
+    setting(page, "strokes", "strength", 0)
+    page.click("#strokes-go")
+    drawn, _ = results(page, "strokes", 2)
+    assert (abs(drawn[25, 32] - (235, 50, 70)) < 12).all(), "the middle of the heart is red"
+    page.click("#strokes-canvas button[aria-label='Clear canvas']")
+    page.wait_for_timeout(500)
+    page.click("#strokes-go")
+    page.locator(".toast-body.error", has_text="canvas is empty").wait_for()
 
 
 def test_a_mask_painted_with_the_mouse_is_what_changes(open_page):
