@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from guided import cli
-from guided.commands import draw, many
+from guided.commands import draw, edit, many
 from guided.commands.memory import free_bytes, largest_batch
 from guided.images import read_metadata
 
@@ -160,3 +160,15 @@ def test_the_command_plans_its_batches(tiny_folder, tmp_path, capsys):
     assert cli.main([str(w) for w in (*words, "--device", "cpu", "--out", tmp_path / "planned")]) == 0
     assert "--batch-size 6" in capsys.readouterr().err
     assert json.loads((tmp_path / "planned" / "run.json").read_text())["batch_size"] == 6
+
+
+def test_folders_to_edit_are_shared_out_with_each_pictures_own_number(monkeypatch):
+    jobs = [(f"{i}.png", f"out/{i}.png") for i in range(5)]
+    assert [i for i, _, _ in edit.shared_out(jobs, None)] == [0, 1, 2, 3, 4]
+    shares = []
+    for rank in range(2):
+        as_rank(monkeypatch, rank, 2)
+        shares.append(edit.shared_out(jobs, 7))
+    assert shares == [[(i, *jobs[i]) for i in (0, 2, 4)], [(i, *jobs[i]) for i in (1, 3)]]
+    with pytest.raises(ValueError, match="give --seed"):
+        edit.shared_out(jobs, None)

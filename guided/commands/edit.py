@@ -79,7 +79,7 @@ def _add_option(group: Any, option: Option) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check everything, edit, write; 1 where a picture of a folder could not be edited."""
     check(args)
-    jobs = jobs_of(args)
+    jobs = shared_out(jobs_of(args), args.seed)
     from guided.commands.edit_recipe import Hands, recipe_of
 
     seed = secrets.randbelow(2**31) if args.seed is None else args.seed
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     failed = there = 0
     if len(jobs) > 1:
         print(f"{len(jobs)} pictures, --seed {seed}", file=sys.stderr, flush=True)
-    for i, (image, out) in enumerate(jobs):
+    for i, image, out in jobs:
         if out.exists() and not args.overwrite:  # of an earlier run that was interrupted
             there += 1
             continue
@@ -177,6 +177,18 @@ def jobs_of(args: argparse.Namespace, endings: tuple[str, ...] = ()) -> list[tup
     if twice:
         raise ValueError(f"{source} has several pictures named {min(twice)!r}: their results would share a file")
     return [(path, out / f"{path.stem}.png") for path in pictures]
+
+
+def shared_out(jobs: list[tuple[Path, Path]], seed: int | None) -> list[tuple[int, Path, Path]]:
+    """This process's share of the pictures, each with its number, among the processes that torchrun started.
+
+    Raises:
+        ValueError: there are several, and no seed that they all know.
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1 and seed is None:
+        raise ValueError(f"{size} processes share the pictures out: give --seed, so that all go by the same")
+    return [(i, image, out) for i, (image, out) in enumerate(jobs)][rank::size]
 
 
 def free_name(source: Path, editor: str) -> Path:

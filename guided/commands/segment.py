@@ -58,11 +58,11 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check everything, segment, write; 1 where a picture of a folder could not be segmented."""
     also = check(args)
-    from guided.commands.edit import jobs_of
+    from guided.commands.edit import jobs_of, shared_out
     from guided.commands.recipe import model_sha256
     from guided.folders import ENDINGS
 
-    jobs = jobs_of(args, (*ENDINGS, ".npy"))
+    jobs = shared_out(jobs_of(args, (*ENDINGS, ".npy")), args.seed)
     from editing.call import find_sampler
     from editing.segment import segments_of
     from guided.commands.draw import best_device, load_models
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     model.sigmas(steps_of(args.steps))
     weights, failed, there = model_sha256(args.model), 0, 0
     print(f"{len(jobs)} pictures on {device}, --seed {seed}", file=sys.stderr, flush=True)
-    for i, (image, out) in enumerate(jobs):
+    for i, image, out in jobs:
         files = {show: out if show == "mask" else out.with_stem(f"{out.stem}-{show}") for show in ("mask", *also)}
         if all(path.exists() for path in files.values()) and not args.overwrite:  # of a run that was interrupted
             there += 1
