@@ -252,7 +252,7 @@ def pets(tmp_path):
 def test_command_writes_rows_and_goes_on(tiny_folder, pets, tmp_path, capsys):
     out = tmp_path / "rows.jsonl"
     words = ["likelihood", str(tiny_folder), str(pets), "--levels", "4", "--tolerance", "0.05", "--out", str(out)]
-    words += ["--sigma-min", "0.05", "--batch-size", "1"]
+    words += ["--sigma-min", "0.5", "--batch-size", "1"]
     assert cli.main(words) == 0
     first = capsys.readouterr().out
     assert "3 pictures of 16x16" in first and "variational bound" in first and "probability flow" in first
@@ -282,7 +282,7 @@ def test_command_options_do_something(tiny_folder, pets, tmp_path, capsys):
     assert printed("--variance", "level-large") != plain
     assert printed("--sigma-min", "0.1") != plain
     assert printed("--dtype", "bf16") != plain
-    flow = ["--method", "flow", "--n", "1", "--sigma-min", "0.1", "--tolerance", "0.1"]
+    flow = ["--method", "flow", "--n", "1", "--sigma-min", "1", "--tolerance", "0.1"]
     assert "trace, error" in printed(*flow, "--probes", "2") and "trace, error" not in printed(*flow)
     assert printed(*flow, "--tolerance", "0.001") != printed(*flow)
 
