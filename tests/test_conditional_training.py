@@ -285,7 +285,10 @@ def test_captions_that_are_not_there_are_told_before_training(data, tmp_path, ti
         ([data, "--preset", "text64", "--caption", "title"], "has no column 'title'; it has file, caption, words"),
         ([data, "--preset", "small64", "--caption", "words"], "--caption is for presets that train on captions"),
         ([data, "--preset", "inpaint64", "--text-tower", "x@y"], "--text-tower is for presets that train on captions"),
-        ([data, "--preset", "text64", "--text-tower", "ViT-B-32@no"], "no such file, and the tags of ViT-B-32"),
+        (
+            [data, "--preset", "text64", "--text-tower", "ViT-B-32@no"],
+            "ViT-B-32 has no weights 'no'",
+        ),
         ([data, "--preset", "upsample64x128", "--size", "9"], "--size must be a multiple of 2"),
     ):
         assert train(*words, "--out", out) == 2

@@ -7,9 +7,9 @@ import functools
 import numpy as np
 import pytest
 import torch
-from conftest import make_tiny_model
 from pictures import hole, kept_exactly, model_with_mask, pictures
 from PIL import Image
+from tiny_model import make_tiny_model
 from torch.testing import assert_close
 
 import editing
