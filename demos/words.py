@@ -10,7 +10,6 @@ Words = Mapping[str, tuple[str, str]]
 """Key -> (English, Korean). Keys begin with the name of their tab: "generate.steps"."""
 
 COMMON: Words = {
-    "page.title": ("guided: conditional image generation and editing", "guided: 조건부 이미지 생성과 편집"),
     "page.about": (
         "Diffusion models, guided. Everything runs on this machine; nothing is sent elsewhere.",
         "가이던스로 이끄는 확산 모델입니다. 모든 계산은 이 컴퓨터에서 이루어지며 어디에도 전송되지 않습니다.",
@@ -23,7 +22,6 @@ COMMON: Words = {
     "common.seed": ("Seed", "시드"),
     "common.new-seed": ("New seed", "새 시드"),
     "common.cancel": ("Cancel", "취소"),
-    "common.live": ("While it runs", "진행 상황"),
     "common.result": ("Result", "결과"),
     "common.more": ("More settings", "추가 설정"),
     "common.examples": ("Examples", "예시"),
