@@ -49,12 +49,15 @@ def live_view(elem_id: str | None = None) -> gr.HTML:
 
 
 def cancels(button: gr.Button, run: Any, view: gr.HTML) -> None:
-    """The button ends the run of the one who presses it, and says so; twice, as a last state may be on its way."""
-    said = {"fn": lambda: progress_html(0, 0, "Cancelled.", None), "inputs": None, "outputs": view}
-    said |= {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-    button.click(**said, cancels=[run]).then(
-        lambda: time.sleep(0.5), None, None, queue=False, api_visibility="private"
-    ).then(**said)
+    """The button ends the run of the one who presses it, and says so; twice, as a last state may be on its way.
+
+    The second time only where a picture is still being drawn: what has none is the end of a run that came after.
+    """
+    cancelled = progress_html(0, 0, "Cancelled.", None)
+    how = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+    button.click(lambda: cancelled, None, view, cancels=[run], **how).then(
+        lambda: time.sleep(0.5), None, None, **how
+    ).then(lambda shown: cancelled if "<img" in (shown or "") else gr.skip(), view, view, **how)
 
 
 def watch(
