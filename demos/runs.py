@@ -18,14 +18,19 @@ A run that is cancelled is closed at its next state, so within one step.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import html
 import inspect
 import io
 import logging
+import math
 import queue
+import re
+import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -40,6 +45,8 @@ ON_DEVICE = {"concurrency_limit": 1, "concurrency_id": "device"}
 """For every event that computes: one at a time on the device, the others wait in the queue."""
 EVERY = 0.15  # seconds between previews: more are not seen
 SIDE = 512  # pixels a live picture is drawn at, at least
+CANCELLED: deque[str] = deque(maxlen=1000)
+"""The last runs that were ended before they were done, by the name that their live pictures carry."""
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
 
 
@@ -51,13 +58,36 @@ def live_view(elem_id: str | None = None) -> gr.HTML:
 def cancels(button: gr.Button, run: Any, view: gr.HTML) -> None:
     """The button ends the run of the one who presses it, and says so; twice, as a last state may be on its way.
 
-    The second time only where a picture is still being drawn: what has none is the end of a run that came after.
+    The second time only where the view shows a picture of a cancelled run: a run that came after keeps its own.
     """
-    cancelled = progress_html(0, 0, "Cancelled.", None)
     how = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
-    button.click(lambda: cancelled, None, view, cancels=[run], **how).then(
-        lambda: time.sleep(0.5), None, None, **how
-    ).then(lambda shown: cancelled if "<img" in (shown or "") else gr.skip(), view, view, **how)
+    button.click(cancelled, view, view, cancels=[run], **how).then(lambda: time.sleep(0.5), None, None, **how).then(
+        lambda shown: cancelled(shown) if run_of(shown) in CANCELLED else gr.skip(), view, view, **how
+    )
+
+
+def cancelled(shown: str | None) -> str:
+    """What takes the place of what a live view shows, whose run is over with this."""
+    if name := run_of(shown):
+        CANCELLED.append(name)
+    return progress_html(0, 0, "Cancelled.", None)
+
+
+def run_of(shown: str | None) -> str | None:
+    """The name of the run that drew the picture in a live view; None where there is none."""
+    found = re.search(r'<img data-run="(\w+)"', shown or "")
+    return found and found[1]
+
+
+@contextlib.contextmanager
+def named() -> Iterator[str]:
+    """A name for a run, which `progress_html` puts on its pictures; one that is closed early is a cancelled one."""
+    name = secrets.token_hex(8)
+    try:
+        yield name
+    except GeneratorExit:
+        CANCELLED.append(name)
+        raise
 
 
 def watch(
@@ -82,8 +112,11 @@ def watch(
         (state, HTML for `live_view`), gr.skip() in place of the HTML where the last is recent.
     """
     states, total = iter(states), before + steps if total is None else total
-    started, shown = time.monotonic(), -1.0
-    try:
+    started, shown = time.monotonic(), -math.inf
+    with contextlib.ExitStack() as over:
+        if hasattr(states, "close"):
+            over.callback(states.close)
+        name = over.enter_context(named())
         for done, state in enumerate(states, 1):
             now = time.monotonic()
             if now - shown < EVERY and done < steps:
@@ -96,10 +129,8 @@ def watch(
                 yield state, progress_html(total, total, said, None)
             else:
                 said += f"{left:.0f} s left" if left >= 1 else "a moment left"
-                yield state, progress_html(before + done, total, said, state.x0 if show is None else show(state))
-    finally:
-        if hasattr(states, "close"):
-            states.close()
+                drawn = state.x0 if show is None else show(state)
+                yield state, progress_html(before + done, total, said, drawn, name)
 
 
 def states_of(call: Callable[..., Any]) -> Iterator[guided.State]:
@@ -144,12 +175,12 @@ def states_of(call: Callable[..., Any]) -> Iterator[guided.State]:
                 continue
 
 
-def progress_html(done: int, steps: int, said: str, images: Tensor | None) -> str:
-    """The live view's HTML: a bar, a sentence that screen readers say, the pictures as a data address."""
+def progress_html(done: int, steps: int, said: str, images: Tensor | None, run: str = "0") -> str:
+    """The live view's HTML: a bar, a sentence that screen readers say, the pictures of a run as a data address."""
     bar = f'<progress value="{done}" max="{max(steps, 1)}" aria-label="progress"></progress>' if steps else ""
     picture = ""
     if images is not None:
-        picture = f'<img src="{data_url(images)}" alt="What is drawn so far: {html.escape(said)}">'
+        picture = f'<img data-run="{run}" src="{data_url(images)}" alt="What is drawn so far: {html.escape(said)}">'
     return f'<div class="live-said" role="status" aria-live="polite">{html.escape(said)}</div>{bar}{picture}'
 
 

@@ -48,6 +48,7 @@ def test_curves_are_the_log_and_go_on(tmp_path):
 
 
 def test_points_are_thinned(tmp_path):
+    pytest.importorskip("tensorboard")
     arguments = {**QUIET, "images": 80, "lr": 0.01, "ema": 0.9, "save_every": 80}
     list(on_board(guided.train(small_net(), Pairs(4), noisy_loss, out=tmp_path, **arguments), tmp_path, every=8))
     assert [at for at, _ in curves(tmp_path)["loss"]] == [32, 64, 80]

@@ -101,12 +101,13 @@ def segmenting(shelf: Shelf) -> Any:
             net, source, samples=n, steps=int(steps), seeds=[int(seed)], batch_size=max(1, min(4, n // 2))
         )  # in small parts, so that there is something to see soon, and a Cancel is heard
         image, started = _seen(net, source), time.monotonic()
-        for result in results:
-            done, took = len(result.samples), time.monotonic() - started
-            left = took / done * (n - done)
-            said = f"Mask {done} of {n}, {left:.0f} s left" if done < n else f"{n} masks, {took:.1f} s in all."
-            live = runs.progress_html(done, n, said, editing.overlay(image, result) if done < n else None)
-            yield *[gr.skip()] * (len(MAPS) + 1), live
+        with runs.named() as run:
+            for result in results:
+                done, took = len(result.samples), time.monotonic() - started
+                left = took / done * (n - done)
+                said = f"Mask {done} of {n}, {left:.0f} s left" if done < n else f"{n} masks, {took:.1f} s in all."
+                live = runs.progress_html(done, n, said, editing.overlay(image, result) if done < n else None, run)
+                yield *[gr.skip()] * (len(MAPS) + 1), live
         yield *maps(image, result), masks(image, result), live
 
     return segment

@@ -42,6 +42,7 @@ def test_a_comparison_can_be_cancelled_and_run_again(open_page):
     page.wait_for_selector("#explore-eta-live img")
     page.click("#explore-eta-stop")
     page.wait_for_function("document.querySelector('#explore-eta-live').innerText.includes('Cancelled')")
+    page.wait_for_timeout(1000)  # while a cancel is under way, gradio's page drops a click on the same button
     page.locator("#explore-eta-steps input[type=number]").fill("4")
     page.locator("#explore-eta-steps input[type=number]").press("Tab")
     page.click("#explore-eta-go")

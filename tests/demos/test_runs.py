@@ -54,6 +54,29 @@ def test_closing_it_closes_the_stream():
     assert closed == [True]
 
 
+def test_a_cancel_ends_the_run_whose_picture_is_shown_and_no_other(monkeypatch):
+    monkeypatch.setattr(runs, "EVERY", 0.0)
+    old, new = runs.watch(states(9), 9), runs.watch(states(9), 9)
+    _, first = next(old)
+    _, second = next(new)
+    assert runs.run_of(first) != runs.run_of(second) and not {runs.run_of(first), runs.run_of(second)} & {
+        *runs.CANCELLED
+    }
+    said = runs.cancelled(first)
+    assert "Cancelled" in said and runs.run_of(said) is None
+    assert runs.run_of(first) in runs.CANCELLED and runs.run_of(second) not in runs.CANCELLED
+    list(new)  # to its end
+    assert runs.run_of(second) not in runs.CANCELLED
+    assert "Cancelled" in runs.cancelled(None) and "Cancelled" in runs.cancelled("")
+
+
+def test_a_run_that_is_closed_before_its_picture_was_seen_is_a_cancelled_one():
+    watched = runs.watch(states(9), 9)
+    _, live = next(watched)
+    watched.close()
+    assert runs.run_of(live) in runs.CANCELLED
+
+
 def test_several_streams_have_one_bar(monkeypatch):
     monkeypatch.setattr(runs, "EVERY", 0.0)
     bars = []
