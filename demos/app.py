@@ -24,6 +24,22 @@ QUEUE = 32  # who may wait at once, where nothing else is said
 KEEP = 3600  # seconds that files and the state of a closed page are kept
 
 
+class Page(gr.Blocks):
+    """A page whose sessions do not grow from request to request.
+
+    A handler's gr.skip() lets gradio make a new component, and a value after it lets gradio keep that beside the old
+    one, with the value (a picture), as long as the session lives. Here what the page does not have is dropped at once.
+    """
+
+    async def postprocess_data(self, block_fn, predictions, state, *more):
+        output = await super().postprocess_data(block_fn, predictions, state, *more)
+        if state is not None:
+            for kept in (state.blocks_config.blocks, getattr(state, "config_values", {})):
+                for key in kept.keys() - self.blocks.keys():
+                    del kept[key]
+        return output
+
+
 def build(shelf: Shelf, *, queue: int = QUEUE) -> gr.Blocks:
     """The page of a shelf's models, not served yet.
 
@@ -35,7 +51,7 @@ def build(shelf: Shelf, *, queue: int = QUEUE) -> gr.Blocks:
     """
     if queue < 1:
         raise ValueError(f"the queue must hold at least 1, got {queue}")
-    with gr.Blocks(title="guided", analytics_enabled=False, delete_cache=(KEEP // 4, KEEP)) as page:
+    with Page(title="guided", analytics_enabled=False, delete_cache=(KEEP // 4, KEEP)) as page:
         gr.Markdown("# guided")
         gr.Markdown(say("page.about"))
         with gr.Tabs():

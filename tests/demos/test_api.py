@@ -47,6 +47,15 @@ def test_every_end_point_is_named_documented_and_takes_the_pages_defaults(served
             assert not parameter["parameter_name"].startswith("param_"), (name, parameter)
 
 
+def test_a_session_does_not_grow_from_request_to_request(served):
+    one, sizes = client(served), []
+    for seed in range(3):
+        one.predict(**QUICK, seed=seed, api_name="/generate")
+        state = served.page.app.state_holder.session_data[one.session_hash]
+        sizes.append((len(state.blocks_config.blocks), len(state.config_values), len(state.state_data)))
+    assert sizes[0][0] == len(served.page.blocks) and sizes[0] == sizes[1] == sizes[2]
+
+
 def test_generate_is_guided_sample_and_its_files_replay(served, ask, tiny_folder, tmp_path, capsys):
     pictures, grid, recipe, compared, live = ask(
         "/generate", **{**QUICK, "pictures": 2}, seed=7, guidance_scale=2.5, sampler="ddim", eta="0.5"
