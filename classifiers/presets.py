@@ -191,3 +191,15 @@ PRESETS: dict[str, Preset] = {
         images=256 * 500_000,
     ),
 }
+# photographs by class, for the generators natural32 and natural64 (recipes/natural.sh)
+PRESETS |= {
+    name: replace(
+        PRESETS["emoji64"],
+        image_size=size,
+        patch=patch,
+        sigma_data=GENERATORS[name].sigma_data,
+        images=300_000,
+        data={},
+    )
+    for name, size, patch in (("natural32", 32, 1), ("natural64", 64, 2))
+}

@@ -2,27 +2,48 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import guided
+
 ROOT = Path(__file__).parents[1]
+
+
+def loaded(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def program():
-    spec = importlib.util.spec_from_file_location("cards", ROOT / "recipes" / "cards.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(ROOT / "recipes" / "cards.py")
 
 
 def test_the_shipped_cards_say_what_was_measured(program):
     shipped = [f for top in ("guided", "classifiers") for f in ROOT.glob(f"{top}/**/weights/*/model.safetensors")]
     assert sorted(card.parent for card in program.cards()) == sorted(f.parent for f in shipped) and len(shipped) >= 4
     assert program.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize("sigma", [0.3, 3.0])
+def test_a_figure_of_a_card_comes_out_again(sigma):
+    """The generator's error on the held-out pictures, by the program that the card names."""
+    held_out, model = loaded(ROOT / "benchmarks" / "held_out.py"), guided.load("emoji64", device="cpu")
+    images = guided.Images(ROOT / "tests" / "data" / "emoji-held-out.zip", 64, class_names=model.class_names)
+    pictures = torch.stack([images.image(i) for i in range(len(images))]).float() / 127.5 - 1
+    said = re.search(rf"^\| {sigma:g} \| [\d.]+ \| ([\d.]+) \|$", card_of("emoji64"), re.MULTILINE)
+    assert held_out.error(model, pictures, images.labels, sigma) == pytest.approx(float(said[1]), abs=6e-4)
+
+
+def card_of(name: str) -> str:
+    return (ROOT / "guided" / "weights" / name / "README.md").read_text()
 
 
 @pytest.fixture
