@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from guided.devices import onto
 from guided.guidance import Term
 from guided.guidance.gradient import LogProb
 from guided.guidance.per_picture import part_of
@@ -143,7 +144,7 @@ class NoisyClassifier(nn.Module):
             def log_prob(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
                 if len(weights) not in (1, len(x)):
                     raise ValueError(f"the term has {len(weights)} labels for {len(x)} pictures: give 1 or {len(x)}")
-                own = weights.to(x.dtype).to(x.device)  # in this order: mps has no float64
+                own = onto(weights, x.device, x.dtype)
                 logits = self(x, sigma) if wrt == "x" else self(x0, 0.0)
                 return log_target(logits, own, temperature=temperature, negative=negative, joint=joint)
 

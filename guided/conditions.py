@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from guided.devices import onto
 from guided.schedule import float64
 from guided.text import PAD, Reader
 
@@ -140,7 +141,7 @@ def as_network_sees(key: str, value: Tensor, x: Tensor, patch: int) -> Tensor:
     low_res is brought to x's size first (which the network would do), so that it can be cut into x's patches; the
     others must have that size.
     """
-    value = expand(value.to(x.dtype).to(x.device), x.shape[0], key)  # in this order: mps has no float64
+    value = expand(onto(value, x.device, x.dtype), x.shape[0], key)
     if key == "low_res":
         if patch > 1:
             value = F.interpolate(value, x.shape[2:], mode="bilinear", align_corners=False)
@@ -163,7 +164,8 @@ def network_inputs(
     }
     inputs = {}
     if "low_res_sigma" in takes:  # noisy pictures are shown at the scale of clean ones (Ho et al. 2022, Alg. 2)
-        sigma = expand(check_sigma(cond.get("low_res_sigma")).to(x.dtype).to(x.device), x.shape[0], "low_res_sigma")
+        sigma = onto(check_sigma(cond.get("low_res_sigma")), x.device, x.dtype)
+        sigma = expand(sigma, x.shape[0], "low_res_sigma")
         inputs["low_res_sigma"] = sigma
         pictures["low_res"] = pictures["low_res"] * (1 + sigma**2).rsqrt()[:, None, None, None]
     if "mask" in pictures:  # the network is told what is known (Nichol et al. 2022, section 4.3)
@@ -171,14 +173,14 @@ def network_inputs(
     inputs |= pictures
     if cond.get("augment") is not None:
         augment = check_augment(torch.as_tensor(cond["augment"]), config.augment)
-        inputs["augment"] = expand(augment.to(x.dtype).to(x.device), x.shape[0], "augment")
+        inputs["augment"] = expand(onto(augment, x.device, x.dtype), x.shape[0], "augment")
     return inputs
 
 
 def text_inputs(text: Tensor, x: Tensor, vocab: int) -> dict[str, Tensor]:
     """The keyword arguments of the network from text as `read_text` gives it; where there is no token stands the last
     of the vocabulary."""
-    text = expand(text.to(x.device), x.shape[0], "text")
+    text = expand(onto(text, x.device), x.shape[0], "text")
     if text.is_floating_point():
         return {"text": text.to(x.dtype)}
     return {"tokens": torch.where(text < 0, vocab - 1, text), "mask": text >= 0}

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guided import conditions
+from guided.devices import onto
 from guided.labels import Labels, null_index, read_labels
 from guided.latent.autoencoder import Autoencoder
 from guided.latent.space import Space
@@ -168,7 +169,7 @@ class Model(nn.Module):
         inputs = inputs.to(next((p.dtype for p in self.net.parameters()), x.dtype))  # float32; the torso may be less
         if self.patch > 1:
             inputs = F.pixel_unshuffle(inputs, self.patch)
-        t = c.c_noise.to(x.device).reshape(-1).expand(x.shape[0])
+        t = onto(c.c_noise.reshape(-1), x.device).expand(x.shape[0])
         return c, inputs, t.to(inputs.dtype)
 
     def scalings(self, sigma: Tensor | float, like: Tensor) -> Scalings:
@@ -181,7 +182,7 @@ class Model(nn.Module):
             c_noise = self.schedule.t(s)
         made = (c.to(like.dtype) for c in (c_skip, c_out, c_in, self.time_scale * c_noise))
         if s.ndim:  # one level a sample; a single one stays a CPU scalar, which mixes with any device
-            made = (c.reshape(-1, *[1] * (like.ndim - 1)).to(like.device) for c in made)
+            made = (onto(c.reshape(-1, *[1] * (like.ndim - 1)), like.device) for c in made)
         return Scalings(*made)
 
     def _check(self, x: Tensor, sigma: Tensor | float) -> None:
@@ -314,7 +315,7 @@ class Model(nn.Module):
         if "label" in takes:
             y = self.labels(cond.get("label"))
             y = y.to(x.dtype) if y.is_floating_point() else y  # before it goes to the device: mps has no float64
-            inputs["y"] = conditions.expand(y.to(x.device), x.shape[0], "label")
+            inputs["y"] = conditions.expand(onto(y, x.device), x.shape[0], "label")
         if "text" in takes:
             text = conditions.read_text(cond.get("text"), self._config.text, self.reader)
             inputs |= conditions.text_inputs(text, x, self._config.text.vocab)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from guided.devices import onto
+
 
 class SeededNoise:
     """Standard normal noise with one stream a sample.
@@ -38,7 +40,7 @@ class SeededNoise:
             raise ValueError(f"the batch has {x.shape[0]} samples but there are {len(self.seeds)} seeds")
         draw = np.stack([_normal(s, self.draws, tuple(x.shape[1:])) for s in self.seeds])
         self.draws += 1
-        return torch.from_numpy(draw).to(device=x.device, dtype=x.dtype)
+        return onto(torch.from_numpy(draw), x.device).to(x.dtype)
 
 
 def _normal(seed: int, draw: int, shape: tuple[int, ...]) -> np.ndarray:

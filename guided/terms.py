@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from guided.devices import onto
 from guided.guidance import Term
 from guided.guidance.gradient import LogProb
 from guided.guidance.per_picture import Window, part_of
@@ -135,8 +136,8 @@ def near(
             raise ValueError(f"the picture to be near to is {tuple(image.shape)}, the pictures are {tuple(x0.shape)}")
         if mask is not None and len(mask) not in (1, len(x0)):
             raise ValueError(f"there are {len(mask)} masks for {len(x0)} pictures: give 1 or {len(x0)}")
-        square = (x0 - image.to(x0)) ** 2
-        return -_mean(square if mask is None else square * mask.to(x0))
+        square = (x0 - onto(image, x0.device, x0.dtype)) ** 2
+        return -_mean(square if mask is None else square * onto(mask, x0.device, x0.dtype))
 
     return of_each(distance, (image, mask), scale, wrt, window)
 
@@ -176,7 +177,7 @@ def palette(
     def nearest(x0: Tensor) -> Tensor:
         if colours.shape[1] != x0.shape[1]:
             raise ValueError(f"the palette has {colours.shape[1]} channels, the pictures have {x0.shape[1]}")
-        square = ((x0[:, None] - colours.to(x0)[None, :, :, None, None]) ** 2).sum(dim=2)
+        square = ((x0[:, None] - onto(colours, x0.device, x0.dtype)[None, :, :, None, None]) ** 2).sum(dim=2)
         return _mean(softness**2 * (-square / softness**2).logsumexp(dim=1))
 
     return function(nearest, scale, wrt, window)

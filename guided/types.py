@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from guided.devices import onto
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -65,5 +67,5 @@ def score(D: Denoiser, x: Tensor, sigma: Tensor | float) -> Tensor:
     sigma = torch.as_tensor(sigma, dtype=torch.float64)
     variance = sigma.cpu() ** 2
     if variance.ndim:
-        variance = variance.to(x.dtype).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
+        variance = onto(variance, x.device, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
     return (D(x, sigma).x0 - x) / variance

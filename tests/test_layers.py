@@ -16,7 +16,7 @@ PACKAGES = ("guided", "classifiers", "editing", "demos")
 # From the ground up: a module may import its own row and those before it; "guided.x" stands for all inside it.
 LAYERS = [
     {
-        "guided.types", "guided.noise", "guided.schedule", "guided.processes",
+        "guided.devices", "guided.types", "guided.noise", "guided.schedule", "guided.processes",
         "guided.spacing", "guided.labels",
         "guided.pixels", "guided.images", "guided.film", "guided.folders", "guided.augment", "guided.data",
         "guided.conditions",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from guided.devices import onto
 from guided.guidance.scales import chain_time
 from guided.model import Given
 from guided.noise import SeededNoise, derive_seed
@@ -91,7 +92,7 @@ def annealed(
         g = how.share(sigma)
         if bool((g == 1).all()):
             return given(x, sigma)
-        told = {key: _annealed(y.to(x.device).expand(len(x), *y.shape[1:]), g, how, noise) for key, y in own.items()}
+        told = {key: _annealed(onto(y, x.device).expand(len(x), *y.shape[1:]), g, how, noise) for key, y in own.items()}
         return model(x, sigma, **given.cond | told)
 
     return annealed_D
@@ -115,7 +116,7 @@ def _annealed(y: Tensor, g: Tensor, how: Anneal, noise: NoiseFn) -> Tensor:
     """(N, ...) floats -> the same, annealed row by row."""
     dims = tuple(range(1, y.ndim))
     mean, deviation = y.mean(dims, keepdim=True), y.std(dims, keepdim=True, correction=0).clamp(min=1e-12)
-    g = g.to(y.dtype).to(y.device).reshape(-1, *[1] * (y.ndim - 1))
+    g = onto(g, y.device, y.dtype).reshape(-1, *[1] * (y.ndim - 1))
     noisy = g.sqrt() * y + how.scale * deviation * (1 - g).sqrt() * noise(y)
     if how.mix == 0:
         return noisy

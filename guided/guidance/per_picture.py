@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from guided.devices import onto
+
 Window = tuple[float, float]
 """(low, high]: on where low < sigma <= high."""
 
@@ -21,7 +23,7 @@ def per_picture(value: float | Tensor, x: Tensor, name: str) -> float | Tensor:
         return value.item()
     if value.shape != x.shape[:1]:
         raise ValueError(f"{name} must be a number or ({x.shape[0]},), got {tuple(value.shape)}")
-    return rows(value.to(x.dtype).to(x.device), x)  # in this order: mps has no float64
+    return rows(onto(value, x.device, x.dtype), x)
 
 
 def rows(values: Tensor, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from guided.devices import onto
 from guided.model import Given
 from guided.types import Denoiser, Prediction
 
@@ -38,7 +39,7 @@ def _joined(Ds: Sequence[Denoiser], n: int) -> dict[str, Tensor | None] | None:
     return {
         key: None
         if values[0] is None
-        else torch.cat([v.to(values[0].device).expand(n, *values[0].shape[1:]) for v in values])
+        else torch.cat([onto(v, values[0].device).expand(n, *values[0].shape[1:]) for v in values])
         for key, values in columns.items()
     }
 
