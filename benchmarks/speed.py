@@ -54,7 +54,9 @@ def official(preset: str) -> nn.Module:
 
 
 def inputs(n: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.randn(n, 3, side, side), torch.linspace(10, 900, n), torch.arange(n)
+    """Pictures, the same at every call, times and classes."""
+    g = torch.Generator().manual_seed(1)
+    return torch.randn(n, 3, side, side, generator=g), torch.linspace(10, 900, n), torch.arange(n)
 
 
 def bf16(net: nn.Module) -> nn.Module:
@@ -153,57 +155,65 @@ def far(got: Tensor, wanted: Tensor) -> float:
     return float((got - wanted).norm() / wanted.norm())
 
 
+def plain_step() -> Callable[[], object]:
+    """A training step of the small network in the plain way: float32, loops over parameters in the average."""
+    x, t, y = training_batch()
+    net = plain(UNet(SMALL)).train().requires_grad_(True)
+    average = [p.detach().clone() for p in net.parameters()]
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, foreach=False, fused=False)
+
+    def step() -> None:
+        net(x, t, y).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            for a, p in zip(average, net.parameters(), strict=True):
+                a.mul_(0.999).add_(p, alpha=0.001)
+
+    return step
+
+
+def our_step(cast: bool) -> Callable[[], object]:
+    """The same as `guided.train` makes it, in bfloat16 if `cast`."""
+    x, t, y = training_batch()
+    net = UNet(SMALL).train()
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            loss = net(x, t, y).float().square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update_parameters(net)
+
+    return step
+
+
+def training_batch() -> tuple[Tensor, Tensor, Tensor]:
+    x, t, y = inputs(16, 32)
+    return x, t, y % 10
+
+
 def training(args: argparse.Namespace) -> list[str]:
-    n, side = 16, 32
-    x, t, y = inputs(n, side)
-    y = y % 10
-    start = UNet(SMALL)
-
-    def plain_step() -> Callable[[], object]:
-        net = plain(start).train().requires_grad_(True)
-        average = [p.detach().clone() for p in net.parameters()]
-        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, foreach=False, fused=False)
-
-        def step() -> None:
-            net(x, t, y).square().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            with torch.no_grad():
-                for a, p in zip(average, net.parameters(), strict=True):
-                    a.mul_(0.999).add_(p, alpha=0.001)
-
-        return step
-
-    def our_step(cast: bool) -> Callable[[], object]:
-        net = copy.deepcopy(start).train()
-        average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.999))
-        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
-
-        def step() -> None:
-            with torch.autocast("cpu", torch.bfloat16, enabled=cast):
-                loss = net(x, t, y).float().square().mean()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            average.update_parameters(net)
-
-        return step
-
     variants = {"plain, fp32": plain_step(), "guided, fp32": our_step(False), "guided, bf16": our_step(True)}
     return table(compare(variants, args.rounds), "plain, fp32")
 
 
-def classifier(args: argparse.Namespace) -> list[str]:
-    net = randomized(official("classifier-64"))
+def gradient(of: nn.Module) -> Callable[[], Tensor]:
+    """What classifier guidance asks of a classifier of 64-pixel pictures: the gradient of log p(y | x) in x."""
     x, t, _ = inputs(1, 64)
 
-    def gradient(of: nn.Module) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            leaf = x.clone().requires_grad_()
-            return torch.autograd.grad(of(leaf, t).log_softmax(1)[:, 207].sum(), leaf)[0]
+    def run() -> Tensor:
+        leaf = x.clone().requires_grad_()
+        return torch.autograd.grad(of(leaf, t).log_softmax(1)[:, 207].sum(), leaf)[0]
 
-        return run
+    return run
 
+
+def classifier(args: argparse.Namespace) -> list[str]:
+    net = randomized(official("classifier-64"))
     variants = {"plain, fp32": gradient(plain(net).requires_grad_(False))}
     if args.reference:
         variants["guided-diffusion, fp32"] = gradient(reference(args.reference, net))
