@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from demos import limits, words
 from demos.shelf import Shelf
@@ -58,6 +59,7 @@ def build(shelf: Shelf, *, queue: int = QUEUE) -> gr.Blocks:
             for tab in TABS:
                 with gr.Tab(say(tab.NAME), id=tab.NAME.removesuffix(".tab")):
                     tab.build(shelf)
+    limits.bound(page, words.translations(tab.WORDS for tab in TABS).translations["en"])
     page.queue(max_size=queue, default_concurrency_limit=4, api_open=False)
     return page
 
@@ -117,6 +119,7 @@ def serve(
         css_paths=[CSS],
         js=JS.read_text(),
         max_file_size=limits.MAX_BYTES,
+        app_kwargs={"middleware": [Middleware(limits.Bounded)]},
         state_session_capacity=256,
         allowed_paths=[],
         show_error=False,  # of exceptions nobody foresaw: they are in the log

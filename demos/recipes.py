@@ -56,8 +56,7 @@ def recipe(
     """
     model = shelf.generator(name)
     n = len(prompts) if prompts else max(len(labels or ()), 1) * pictures
-    if not 1 <= n <= MAX_PICTURES:
-        raise ValueError(f"{n} pictures are asked for; one run draws 1 to {MAX_PICTURES}")
+    check_number(n)
     low, high = window
     bounded = low is not None or high is not None
     guide = None if classifier == NONE else classifier
@@ -88,6 +87,12 @@ def recipe(
         prompts=None if prompts is None else list(prompts),
         clip=clip,
     )
+
+
+def check_number(n: int) -> None:
+    """Raises ValueError where a run of so many pictures is too much."""
+    if not 1 <= n <= MAX_PICTURES:
+        raise ValueError(f"{n} pictures are asked for; one run draws 1 to {MAX_PICTURES}")
 
 
 def optional(text: str | float | None, what: str) -> float | None:

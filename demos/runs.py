@@ -45,6 +45,7 @@ ON_DEVICE = {"concurrency_limit": 1, "concurrency_id": "device"}
 """For every event that computes: one at a time on the device, the others wait in the queue."""
 EVERY = 0.15  # seconds between previews: more are not seen
 SIDE = 512  # pixels a live picture is drawn at, at least
+LONGEST = 400  # characters of a sentence, which may quote what was sent
 CANCELLED: deque[str] = deque(maxlen=1000)
 """The last runs that were ended before they were done, by the name that their live pictures carry."""
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
@@ -246,6 +247,7 @@ def sentence(error: Exception) -> gr.Error:
     elif not isinstance(error, (ValueError, TypeError, FileNotFoundError)) or not said:
         log.error("a run failed", exc_info=error)
         said = "Something went wrong on the server; its log says more."
+    said = said if len(said) <= LONGEST else f"{said[: LONGEST - 4]} ..."
     return gr.Error(said[:1].upper() + said[1:], duration=None, print_exception=False)
 
 

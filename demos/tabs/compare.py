@@ -113,7 +113,7 @@ def drawing(shelf: Shelf) -> Callable:
     @runs.clear_errors
     def compare(model, label, scales, steps, samplers, seed):
         generator, scales = shelf.generator(model), numbers(scales, "guidance scales")
-        counts = [int(n) for n in numbers(steps, "numbers of steps")]
+        counts = whole(numbers(steps, "numbers of steps"), "numbers of steps")
         rows = [Line(sampler, count) for sampler in samplers or () for count in counts]
         check(rows, scales)
         done, total = 0, sum(row.steps for row in rows)
@@ -154,6 +154,18 @@ def numbers(text: str, what: str) -> list[float]:
     if not values or not all(-1000 < value < 1000 for value in values):
         raise ValueError(f"{what} must be numbers with commas between, such as 1, 2, 4; got {text!r}")
     return list(dict.fromkeys(values))
+
+
+def whole(values: Sequence[float], what: str) -> list[int]:
+    """The values as whole numbers.
+
+    Raises:
+        ValueError: one is none.
+    """
+    for value in values:
+        if value != int(value):
+            raise ValueError(f"{what} must be whole numbers, got {value:g}")
+    return [int(value) for value in values]
 
 
 def check(rows: Sequence[Line], scales: Sequence[float]) -> None:

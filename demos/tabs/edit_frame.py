@@ -144,7 +144,9 @@ def frame(
         sampled = gr.Dropdown(
             [(say("edit.own-sampler"), ""), *guided.samplers.SAMPLERS], value=sampler, label=say("common.sampler")
         )
-        seed = gr.Number(0, precision=0, minimum=0, label=say("common.seed"), info=say("edit.seed.info"))
+        seed = gr.Number(
+            0, precision=0, minimum=0, maximum=limits.MAX_SEED, label=say("common.seed"), info=say("edit.seed.info")
+        )
     name.change(
         lambda chosen: gr.Dropdown(choices=classes(shelf, chosen), value=""), name, classed, api_visibility="private"
     )
@@ -190,10 +192,10 @@ def shown(
 
 
 def picture_box(name: str, label: str, part: str, **more: Any) -> gr.Image:
-    """A box for an upload, with an example in it."""
+    """A box for an upload, with an example in it; what is transparent becomes white when a tensor is made of it."""
     return limits.guard(
         gr.Image(
-            example(name), type="pil", image_mode="RGB", format="png", height=220, sources=["upload", "clipboard"],
+            example(name), type="pil", image_mode=None, format="png", height=220, sources=["upload", "clipboard"],
             label=say(label), elem_id=part, elem_classes="small-picture", **more,
         )
     )  # fmt: skip

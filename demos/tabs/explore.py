@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 import guided
-from demos import runs
+from demos import limits, runs
 from demos.shelf import Shelf
 from demos.tabs import edit_frame, edit_inputs, explore_denoiser, explore_forward, explore_runs
 from demos.tabs.explore_words import WORDS
@@ -49,7 +49,7 @@ def build(shelf: Shelf) -> None:
                 label=say("explore.class"), info=say("explore.class.info"), allow_custom_value=True,
                 elem_id="explore-class",
             )  # fmt: skip
-            seed = gr.Number(0, precision=0, minimum=0, label=say("common.seed"))
+            seed = gr.Number(0, precision=0, minimum=0, maximum=limits.MAX_SEED, label=say("common.seed"))
     rows = [("cat", "cat-face"), ("grin", "face-smiling"), ("heart", "heart"), ("tomato", "food-vegetable")]
     edit_frame.examples(rows, [picture, label], "explore")
     model.change(

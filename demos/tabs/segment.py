@@ -11,7 +11,7 @@ from torch import Tensor
 
 import editing
 import guided
-from demos import runs
+from demos import limits, runs
 from demos.figure import Row, figure
 from demos.shelf import Shelf
 from demos.tabs.edit_frame import examples, picture_box
@@ -68,7 +68,7 @@ def build(shelf: Shelf) -> None:
                 names = list(shelf.segmenters)
                 model = gr.Dropdown(names, value=names[0], label=say("common.model"), visible=len(names) > 1)
                 steps = gr.Slider(1, 50, 5, step=1, label=say("common.steps"), elem_id="segment-steps")
-                seed = gr.Number(0, precision=0, minimum=0, label=say("common.seed"))
+                seed = gr.Number(0, precision=0, minimum=0, maximum=limits.MAX_SEED, label=say("common.seed"))
         with gr.Column(min_width=280):
             with gr.Row():
                 found = [

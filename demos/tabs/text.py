@@ -110,6 +110,7 @@ def drawing(shelf: Shelf) -> Callable:
         lines = [line.strip() for line in prompts.splitlines() if line.strip()]
         if not lines:
             raise ValueError("the prompt is empty: say what the picture should show")
+        recipes.check_number(len(lines) * int(pictures))
         judge, generator = shelf.clip(clip, int(cutouts)), shelf.generator(model)
         found = None
         if of_class == "nearest" and generator.null_label is not None:

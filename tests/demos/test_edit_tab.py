@@ -140,7 +140,7 @@ WRONG = {
     "cannot be read as a picture": ("/upscale", lambda f: [gradio_client.handle_file(f / "broken.png"), 4, "ilvr"], {}),
     "did you mean 'cat'": ("/sdedit", lambda f: [canvas(f), 0.5], {"label": "catt"}),
     "not in the list": ("/sdedit", lambda f: [canvas(f), 0.5], {"model": "/etc/passwd"}),
-    "seed": ("/sdedit", lambda f: [canvas(f), 0.5], {"seed": None}),
+    "Seed is missing": ("/sdedit", lambda f: [canvas(f), 0.5], {"seed": None}),
 }
 
 
