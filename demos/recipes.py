@@ -89,6 +89,17 @@ def recipe(
     )
 
 
+def guidable(model: guided.Model, labels: Sequence[str] | None, scale: float) -> tuple[float, str]:
+    """The guidance scale that can be kept to, and what is said where it is not the one that was asked for.
+
+    Without a class, or by a model that was never trained without one, there is nothing to guide away from: scale 1.
+    """
+    if scale == 1 or (labels and model.null_label is not None):
+        return scale, ""
+    why = "no class is chosen" if not labels else "this model was not trained to draw without a class"
+    return 1.0, f"<p>Guidance scale 1, as {why}.</p>"
+
+
 def check_number(n: int) -> None:
     """Raises ValueError where a run of so many pictures is too much."""
     if not 1 <= n <= MAX_PICTURES:

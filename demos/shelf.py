@@ -12,8 +12,8 @@ import classifiers
 import guided
 from classifiers.checkpoint import WEIGHTS as CLASSIFIERS
 from classifiers.clip.checkpoint import WEIGHTS as CLIPS
+from guided.checkpoint import AUTOENCODER, find, names_in, read_config
 from guided.checkpoint import WEIGHTS as GENERATORS
-from guided.checkpoint import find, names_in, read_config
 
 
 class Shelf:
@@ -49,11 +49,20 @@ class Shelf:
         for source in [*models, *names_in(GENERATORS)]:
             config = _config(source, GENERATORS, "model")
             small = config["network"].get("low_res")
+            shown = config["channels"] in (1, 3) or bool(config.get("segments")) or _latent(source)
+            if not (shown and isinstance(config["image_size"], int)):
+                raise ValueError(
+                    f"{source} draws {config['channels']} channels of {config['image_size']}; the page shows square "
+                    "pictures, in colour or grey"
+                )
             row = self.segmenters if config.get("segments") else self.upsamplers if small else self.generators
             _put(row, source)
         self.classifiers = _row([*classifiers, *names_in(CLASSIFIERS)], CLASSIFIERS, "classifier")
         files = dict(_named_file(text) for text in clips if "=" in text)
         folders = [text for text in clips if "=" not in text]
+        for text in folders:
+            if Path(text).is_file():
+                raise ValueError(f"{text} is a file: say whose weights it holds, MODEL=FILE such as ViT-B-32={text}")
         self.clips = _row([*folders, *names_in(CLIPS)], CLIPS, "clip")
         self.clips = {**{model: model for model in files}, **self.clips}
         self.clip_files = files
@@ -102,6 +111,14 @@ class Shelf:
         """The classes of a generator, without loading it; none for one without."""
         return list(self.config(name).get("class_names") or ())
 
+    def sees_noise(self, clip: str, name: str) -> bool:
+        """Whether a CLIP knows the noisy states of a generator, so that it can look at them; neither is loaded."""
+        if clip in self.clip_files or clip not in self.clips or name not in self.generators:
+            return False
+        about, config = read_config(find(self.clips[clip], CLIPS)), self.config(name)
+        alike = about.get("levels") is not None and about["image_size"] == config["image_size"]
+        return alike and not _latent(self.generators[name])
+
     def _get(self, kind: str, name: str, row: dict[str, str], load: Callable[[str], Any]) -> Any:
         if not isinstance(name, str) or name not in row:
             raise ValueError(f"there is no {kind} {name!r} here; there are: {', '.join(row) or 'none'}")
@@ -109,6 +126,10 @@ class Shelf:
             if (kind, name) not in self._kept:
                 self._kept[kind, name] = load(row[name])
             return self._kept[kind, name]
+
+
+def _latent(source: str) -> bool:
+    return (find(source) / AUTOENCODER).exists()
 
 
 def _config(source: str, embedded: Path, kind: str) -> dict[str, Any]:
@@ -140,4 +161,7 @@ def _named_file(text: str) -> tuple[str, str]:
         raise FileNotFoundError(
             f"{file}: no such file; a CLIP is a folder, or MODEL=FILE such as ViT-B-32=clip.safetensors"
         )
+    from guided.towers import check
+
+    check(model, file)  # open_clip's names: a wrong one is said before the page is there
     return model, file

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import guided
-from demos import choices, runs
+from demos import choices, recipes, runs
 from demos.figure import Row, figure
 from demos.shelf import Shelf
 from demos.words import say
@@ -69,7 +69,7 @@ def build(shelf: Shelf) -> None:
         with gr.Column(scale=2, min_width=290):
             model = gr.Dropdown(list(shelf.generators), value=first, label=say("common.model"), elem_id="compare-model")
             label = gr.Dropdown(
-                known, value=next((n for n in ("heart", *known) if n in known), None), allow_custom_value=True,
+                known, value=next((n for n in ("heart", *known) if n in known), ""), allow_custom_value=True,
                 label=say("compare.class"), elem_id="compare-class",
             )  # fmt: skip
             scales, steps = (
@@ -112,7 +112,9 @@ def drawing(shelf: Shelf) -> Callable:
 
     @runs.clear_errors
     def compare(model, label, scales, steps, samplers, seed):
-        generator, scales = shelf.generator(model), numbers(scales, "guidance scales")
+        generator = shelf.generator(model)
+        kept = [recipes.guidable(generator, label, scale) for scale in numbers(scales, "guidance scales")]
+        scales, said = list(dict.fromkeys(scale for scale, _ in kept)), next((why for _, why in kept if why), "")
         counts = whole(numbers(steps, "numbers of steps"), "numbers of steps")
         rows = [Line(sampler, count) for sampler in samplers or () for count in counts]
         check(rows, scales)
@@ -135,7 +137,7 @@ def drawing(shelf: Shelf) -> Callable:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "compare.png"
             figure([Row(row.title, row.images, captions) for row in rows]).save(path)
-            yield str(path), table_html(rows, scales), live
+            yield str(path), table_html(rows, scales), live + said
 
     return compare
 

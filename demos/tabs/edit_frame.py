@@ -208,6 +208,11 @@ def examples(rows: Sequence[tuple[str, ...]], outputs: Sequence[Any], part: str)
         rows: name of a picture, and the values of the other outputs.
         outputs: the picture's component first.
     """
+    known = [{value for _, value in out.choices} if isinstance(out, gr.Dropdown) else None for out in outputs]
+    rows = [
+        (name, *(v if k is None or v in k else "" for v, k in zip(values, known[1:], strict=True)))
+        for name, *values in rows
+    ]  # a class that the first model has not is none in particular
     shelf = gr.Dataset(
         components=[gr.Image(visible=False, render=False)], samples=[[example(row[0])] for row in rows], type="index",
         label=say("common.examples"), elem_id=f"{part}-examples", layout="gallery",

@@ -9,7 +9,7 @@ from demos.shelf import Shelf
 from demos.tabs import edit_frame, edit_inputs
 from demos.tabs.edit_inpaint import mask_canvas
 from demos.words import say
-from guided.commands.clip import classes_for
+from guided.commands.clip import SCALES, classes_for
 
 WORDS = {
     "edit.region": ("Region by words", "글로 바꾸기"),
@@ -41,13 +41,15 @@ def build(shelf: Shelf) -> None:
         if not prompt:
             raise ValueError("there are no words: say what the region should become")
         s = edit_frame.read(shelf.generator, *settings)
-        clip = shelf.clip(next(iter(shelf.clips)))
+        name = next(iter(shelf.clips))
+        clip = shelf.clip(name)
         how = dict(s.how)
         if how["labels"] is None and s.model.class_names:
             (how["labels"],) = classes_for([prompt], clip, s.model.class_names)
             how["guidance_scale"] = float(settings[2]) if s.model.null_label is not None else 1.0
-        wrt = "x" if clip.noise_aware else "x0-frozen"
-        terms = [clip.term(prompt, clip_scale, wrt=wrt)] if clip_scale else []
+        wrt = "x" if shelf.sees_noise(name, settings[0]) else "x0-frozen"
+        pull = clip_scale * SCALES[wrt] / SCALES["x"]  # as hard, whatever CLIP looks at
+        terms = [clip.term(prompt, pull, wrt=wrt)] if clip_scale else []
         yield from edit_frame.shown(
             lambda progress: editing.region(
                 s.model, image, mask, strength=strength, terms=terms, candidates=s.n, best=s.n, progress=progress,

@@ -113,6 +113,7 @@ def drawing(shelf: Shelf):
     ):  # fmt: skip
         labels = ["+".join(classes)] if several == "mix" and len(classes) > 1 else classes
         window = tuple(recipes.optional(text, "a sigma of guidance") for text in (window_low, window_high))
+        guidance_scale, said = recipes.guidable(shelf.generator(model), labels, guidance_scale)
         made = recipes.recipe(
             shelf, model, labels=labels, pictures=int(pictures), steps=steps, sampler=sampler, seed=seed,
             eta=recipes.optional(eta, "eta"), guidance_scale=guidance_scale, window=window, classifier=classifier,
@@ -128,7 +129,7 @@ def drawing(shelf: Shelf):
         now = (made, runs.data_url(images))
         with tempfile.TemporaryDirectory() as folder:
             shown, grid = recipes.files(images, made, folder), recipes.grid_file(images, made, folder)
-            yield shown, grid, recipes.to_metadata(made), compared_html(before, now), live, now
+            yield shown, grid, recipes.to_metadata(made), compared_html(before, now), live + said, now
 
     return generate
 

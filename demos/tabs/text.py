@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import gradio as gr
 import pandas as pd
@@ -80,7 +81,9 @@ def build(shelf: Shelf) -> None:
                 stop = gr.Button(say("common.cancel"), min_width=120, elem_id="text-stop")
             with gr.Accordion(say("common.more"), open=False):
                 asked += _how(shelf)
-            choices.examples(EXAMPLES, asked[1:8])
+            _fit_looks(shelf, model=asked[0], clip=asked[8], scale=asked[4], looks_at=asked[5])
+            noise = asked[5].value == "x"
+            choices.examples([row for row in EXAMPLES if noise or row[1][4] != "x"], asked[1:8])
         with gr.Column(scale=3, min_width=290):
             view = runs.live_view("text-live")
             gallery = gr.Gallery(
@@ -111,6 +114,8 @@ def drawing(shelf: Shelf) -> Callable:
         if not lines:
             raise ValueError("the prompt is empty: say what the picture should show")
         recipes.check_number(len(lines) * int(pictures))
+        if looks_at == "x" and not shelf.sees_noise(clip, model):
+            raise ValueError(f"{clip} does not know noisy pictures like this model's: let it look at the estimate x0")
         judge, generator = shelf.clip(clip, int(cutouts)), shelf.generator(model)
         found = None
         if of_class == "nearest" and generator.null_label is not None:
@@ -178,9 +183,12 @@ def _what(shelf: Shelf) -> list[gr.components.Component]:
     of_class = gr.Radio(
         [(say("text.nearest"), "nearest"), (say("text.no-class"), NONE)], value="nearest", label=say("text.class")
     )
-    scale = gr.Number(3.0, minimum=0, label=say("text.scale"), info=say("text.scale-info"), elem_id="text-scale")
+    wrt = "x" if shelf.sees_noise(next(iter(shelf.clips)), first) else "x0-frozen"
+    scale = gr.Number(
+        SCALES[wrt], minimum=0, label=say("text.scale"), info=say("text.scale-info"), elem_id="text-scale"
+    )
     looks = [(say("text.wrt-x"), "x"), (say("text.wrt-frozen"), "x0-frozen"), (say("text.wrt-x0"), "x0")]
-    looks_at = gr.Radio(looks, value="x", label=say("text.wrt"))
+    looks_at = gr.Radio(looks, value=wrt, label=say("text.wrt"), elem_id="text-wrt")
     cutouts = gr.Slider(
         1, 64, 16, step=1, label=say("text.cutouts"), info=say("text.cutouts-info"), elem_id="text-cutouts"
     )
@@ -189,8 +197,22 @@ def _what(shelf: Shelf) -> list[gr.components.Component]:
     return [model, prompts, pictures, of_class, scale, looks_at, cutouts, seed]
 
 
+def _fit_looks(shelf: Shelf, *, model: Any, clip: Any, scale: Any, looks_at: Any) -> None:
+    """Where a CLIP cannot look at a model's noisy pictures, let it look at the estimate."""
+
+    def fit(model: str, clip: str, wrt: str):
+        if wrt != "x" or shelf.sees_noise(clip, model):
+            return gr.skip(), gr.skip()
+        return "x0-frozen", SCALES["x0-frozen"]
+
+    gr.on(
+        [model.change, clip.change], fit, [model, clip, looks_at], [looks_at, scale], queue=False,
+        api_visibility="private",
+    )  # fmt: skip
+
+
 def _how(shelf: Shelf) -> list[gr.components.Component]:
-    clip = gr.Dropdown(list(shelf.clips), value=next(iter(shelf.clips)), label=say("text.clip"))
+    clip = gr.Dropdown(list(shelf.clips), value=next(iter(shelf.clips)), label=say("text.clip"), elem_id="text-clip")
     guidance_scale = gr.Slider(0, 15, 2.0, step=0.1, label=say("common.guidance"))
     steps = gr.Slider(1, 250, 20, step=1, label=say("common.steps"), elem_id="text-steps")
     sampler = gr.Dropdown(list(SAMPLERS), value="unipc", label=say("common.sampler"))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
+import socket
 import sys
 import time
 
@@ -43,6 +46,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Check everything, serve until Ctrl-C."""
     auth = check(args)
+    check_address(args.host, args.port)
     from demos.shelf import Shelf
     from guided.checkpoint import check_device
     from guided.commands.draw import best_device
@@ -52,7 +56,8 @@ def run(args: argparse.Namespace) -> None:
     shelf = Shelf(args.model, args.classifier, args.clip, device=device)
     from demos.app import serve
 
-    with serve(shelf, host=args.host, port=args.port, queue=args.queue, share=args.share, auth=auth) as served:
+    host = f"[{args.host}]" if ":" in args.host else args.host  # of version 6, as an address of the web has it
+    with serve(shelf, host=host, port=args.port, queue=args.queue, share=args.share, auth=auth) as served:
         print(f"guided demo on {device}: {served.url}  (Ctrl-C ends it)", flush=True)
         if args.share:
             print(f"public: {served.share_url or 'none, the servers of gradio cannot be reached'}", flush=True)
@@ -60,6 +65,23 @@ def run(args: argparse.Namespace) -> None:
             print("other machines can use it, without a password: --auth USER:PASS asks for one", file=sys.stderr)
         while True:
             time.sleep(3600)
+
+
+def check_address(host: str, port: int | None) -> None:
+    """Raises ValueError, naming the argument, unless this machine can listen there."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            if os.name == "posix":  # what was closed a moment ago is free
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except socket.gaierror:
+        raise ValueError(f"--host {host}: there is no such address") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ValueError(f"--port {port} is taken: choose another, or leave it out") from None
+        where = f"--host {host}" if port is None else f"--host {host} --port {port}"
+        raise ValueError(f"{where}: this machine cannot listen there ({error.strerror})") from None
 
 
 def check(args: argparse.Namespace) -> tuple[str, str] | None:

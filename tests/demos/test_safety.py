@@ -148,13 +148,18 @@ def test_results_lie_in_one_folder_under_names_nobody_guesses(served):
     assert not list(Path(folder.parent).glob("tmp*/cat-11.png"))  # what they were copied from is gone
 
 
-def test_it_refuses_what_makes_no_sense(capsys):
+def test_it_refuses_what_makes_no_sense(capsys, served):
+    taken = int(served.url.rstrip("/").rpartition(":")[2])
     for words, said in (
         (["--auth", "ann"], "--auth must be USER:PASS"),
         (["--queue", "0"], "--queue must be at least 1"),
         (["--port", "70000"], "--port must lie in 1..65535"),
         (["--model", "/etc"], "no checkpoint folder"),
         (["--device", "tpu9"], "device"),
+        (["--host", "no such host"], "--host no such host: there is no such address"),
+        (["--host", "192.0.2.1"], "this machine cannot listen there"),
+        (["--port", str(taken)], f"--port {taken} is taken: choose another, or leave it out"),
+        (["--clip", __file__], "is a file: say whose weights it holds"),
     ):
         assert cli.main(["demo", *words]) == 2
         error = capsys.readouterr().err

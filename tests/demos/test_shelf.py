@@ -31,6 +31,29 @@ def test_a_model_is_loaded_once_and_only_by_its_name(tiny_folder, monkeypatch):
     assert loaded == [str(tiny_folder)]
 
 
+def test_a_model_that_draws_no_pictures_is_refused(tmp_path):
+    config = guided.networks.UNetConfig(
+        in_channels=5, out_channels=5, model_channels=32, num_res_blocks=1, channel_mult=(1,), num_head_channels=32
+    )
+    model = guided.Model(guided.networks.UNet(config), parametrization="eps", channels=5, image_size=16)
+    guided.save(model, tmp_path / "five")
+    with pytest.raises(ValueError, match="five draws 5 channels of 16; the page shows square pictures"):
+        Shelf([str(tmp_path / "five")])
+
+
+def test_a_file_of_a_clip_needs_the_name_of_its_model(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(b"")
+    with pytest.raises(ValueError, match="is a file: say whose weights it holds, MODEL=FILE such as ViT-B-32="):
+        Shelf(clips=[str(file)])
+    with pytest.raises(ValueError, match="open_clip has no model 'ViT-B-23'"):
+        Shelf(clips=[f"ViT-B-23={file}"])
+    shelf = Shelf(clips=[f"ViT-B-32={file}"])
+    assert list(shelf.clips) == ["ViT-B-32", "emoji64"] and not shelf.sees_noise("ViT-B-32", "emoji64")
+    with pytest.raises(ValueError, match="not a readable weights file"):
+        shelf.clip("ViT-B-32")
+
+
 def test_folders_of_one_name_get_numbers(tiny_model, tmp_path):
     for place in ("a", "b"):
         guided.save(tiny_model, tmp_path / place / "pets")
