@@ -28,12 +28,15 @@ def compiled_network(net: nn.Module, batch_size: int = 1) -> Callable[..., Tenso
     if net_device(net).type == "cuda":
         graphs = batch_size <= SMALL_BATCH
         return _on_gpu(torch.compile(net, mode="reduce-overhead" if graphs else "max-autotune-no-cudagraphs"), graphs)
-    return _on_cpu(torch.compile(net, options={"freezing": True}))
+    return _on_cpu(torch.compile(net))
 
 
 def _on_cpu(compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    from torch._inductor import config
+
     def run(*args: Any, **kwargs: Any) -> Tensor:
-        with torch.no_grad():  # freezing is for evaluation alone
+        # freezing is for evaluation alone; the tracer does not see it as an option of torch.compile: nothing freezes
+        with torch.no_grad(), config.patch(freezing=True):
             return compiled(*args, **kwargs)
 
     return run
