@@ -196,6 +196,7 @@ def test_pictures_of_another_size_are_looked_at_as_estimates(tiny_folder, clip_f
         (["--cutouts", "3"], "--cutouts has nothing to guide to"),
         (["--prompt", "a", "--cutouts", "4", "--clip-wrt", "x"], "--cutouts are parts of an estimate"),
         (["--prompt", "a", "--cutouts", "0"], "--cutouts must be at least 1, got 0"),
+        (["--prompt", "a", "--cutouts", "1000000000"], "--cutouts must be at most 1024, got 1000000000"),
         (["--prompt", "a", "--clip-scale", "inf"], "--clip-scale must be a plain number, got inf"),
         (["--prompt", "a", "--clip-weights", "x"], "--clip-weights needs --clip"),
         (["--prompt", "a", "--prompt", "b", "--n", "3"], "2 prompts for 3 pictures"),

@@ -119,6 +119,8 @@ def test_many_classes_make_a_palette_of_their_numbers(folders, tmp_path):
     ("words", "said"),
     [
         (["--samples", "0"], "--samples must be at least 1"),
+        (["--size", "0"], "--size must be at least 1"),
+        (["--size", "4097"], "--size must be at most 4096 pixels, got 4097"),
         (["--tolerance", "0"], "--tolerance must be positive"),
         (["--threshold", "1"], "--threshold is a probability"),
         (["--seed", "-1"], "--seed must not be negative"),
@@ -131,6 +133,14 @@ def test_bad_words_are_one_line(words, said, folders, tmp_path, capsys):
     image = photo(tmp_path / "a.png")
     assert run("segment", image, "--model", folders["two"], "--out", tmp_path / "m.png", "--steps", 2, *words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_long_strip_is_not_made_larger_than_can_be(folders, tmp_path, capsys):
+    image = photo(tmp_path / "a.png", 4, 4000)
+    assert segment(folders["two"], image, tmp_path / "m.png", "--size", "1024") == 2
+    said = capsys.readouterr().err
+    assert "the picture would be 1024000x1024, more than 4096x4096 in all" in said
+    assert not (tmp_path / "m.png").exists()
 
 
 def test_pictures_and_models_that_do_not_fit(folders, tiny_folder, tmp_path, capsys):

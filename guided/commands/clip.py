@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the parser of the command line imports this file: what is h
 
 DEFAULT = "emoji64"
 SCALES = {"x": 3.0, "x0": 300.0, "x0-frozen": 1000.0}  # of --clip-scale: for the embedded models
+MOST_CUTOUTS = 1024  # each is an evaluation of CLIP a picture and step; papers take 16 to 128
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def check_flags(args: argparse.Namespace) -> None:
         raise ValueError(f"--clip-scale must be a plain number, got {args.clip_scale}")
     if args.cutouts is not None and args.cutouts < 1:
         raise ValueError(f"--cutouts must be at least 1, got {args.cutouts}")
+    if args.cutouts is not None and args.cutouts > MOST_CUTOUTS:
+        raise ValueError(f"--cutouts must be at most {MOST_CUTOUTS}, got {args.cutouts}")
     if args.cutouts is not None and args.clip_wrt == "x":
         raise ValueError(
             "--cutouts are parts of an estimate, but --clip-wrt x looks at the noisy picture: leave one out"
@@ -205,12 +208,12 @@ def image_prompt(text: str) -> list[Any]:
 def weights_sha256(model: str, weights: str | None) -> str | None:
     """SHA-256 of the file a CLIP's weights come from; None for a tag, which names them itself."""
     from classifiers.clip.checkpoint import WEIGHTS, is_folder
-    from guided import checkpoint
+    from guided import stored
     from guided.commands.recipe import sha256
     from guided.towers import FOLDER, HUB_FILES
 
     if is_folder(model):
-        return sha256(checkpoint.find(model, WEIGHTS) / "model.safetensors")
+        return sha256(stored.find(model, WEIGHTS) / "model.safetensors")
     if model.startswith(FOLDER):
         files = [Path(model.removeprefix(FOLDER)) / name for name in HUB_FILES]
         return next((sha256(file) for file in files if file.is_file()), None)
@@ -218,8 +221,15 @@ def weights_sha256(model: str, weights: str | None) -> str | None:
 
 
 def load_clip(recipe: ClipRecipe, device: str) -> Any:
-    """The `classifiers.Clip` of a recipe."""
+    """The `classifiers.Clip` of a recipe.
+
+    Raises:
+        ValueError: more cutouts than `MOST_CUTOUTS`; as `classifiers.Clip`.
+    """
     import classifiers
+
+    if recipe.cutouts > MOST_CUTOUTS:
+        raise ValueError(f"the recipe has {recipe.cutouts} cutouts, and at most {MOST_CUTOUTS} are made")
 
     return classifiers.Clip(recipe.model, recipe.weights, cutouts=recipe.cutouts, device=device)
 

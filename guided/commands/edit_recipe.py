@@ -19,6 +19,7 @@ from guided.commands.editors import EDITORS, Option
 from guided.commands.labels import canonical, spread, to_tensor
 from guided.commands.options import steps_of
 from guided.commands.recipe import classifier_sha256, model_sha256, sha256, versions
+from guided.commands.segment import LARGEST
 from guided.commands.steering import SCHEDULES
 from guided.model import Model
 
@@ -253,10 +254,6 @@ def parsed(option: Option, typed: Any, image: Path, model: Model) -> Any:
         except ValueError:
             raise ValueError(f"{flag} must be numbers with commas between, got {typed!r}") from None
     return typed
-
-
-LARGEST = 4096
-"""Sides above this are a slip of the finger: a network of 64 pixels needs hundreds of gigabytes there."""
 
 
 def sides(text: str, flag: str) -> list[int]:

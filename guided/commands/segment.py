@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from guided.model import Model
 
 SHOWN = ("mask", "overlay", "probability", "std", "entropy", "mutual-information")
+LARGEST = 4096
+"""Sides above this are a slip of the finger: a network of 64 pixels needs hundreds of gigabytes there."""
 EXAMPLES = """\
 examples:
   guided segment cells.png --out mask.png --also overlay,entropy
@@ -36,7 +38,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     )
     p.add_argument("image", metavar="IMAGE|FOLDER", help="a picture or .npy array, or a folder of them")
     p.add_argument("--model", default="nuclei128", metavar="NAME|FOLDER", help="default: nuclei128, the embedded one")
-    p.add_argument("--size", type=int, metavar="PIXELS", help="the short side to work at; default: the model's")
+    size = f"the short side to work at, up to {LARGEST}; default: the model's"
+    p.add_argument("--size", type=int, metavar="PIXELS", help=size)
     p.add_argument("--threshold", type=float, help="two classes: least probability of the second; default: the model's")
     how = p.add_argument_group("how")
     how.add_argument("--samples", type=int, default=16, help="masks a picture, at most; default: 16")
@@ -113,6 +116,8 @@ def check(args: argparse.Namespace) -> list[str]:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if args.size is not None and args.size > LARGEST:
+        raise ValueError(f"--size must be at most {LARGEST} pixels, got {args.size}")
     if args.tolerance is not None and not args.tolerance > 0:
         raise ValueError(f"--tolerance must be positive, got {args.tolerance}")
     if args.threshold is not None and not 0 < args.threshold < 1:

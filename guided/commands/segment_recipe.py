@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ import editing
 import guided
 from editing.segmentation import PALETTE, Segmentation, heat
 from guided.commands.recipe import versions
-from guided.commands.segment import SHOWN
+from guided.commands.segment import LARGEST, SHOWN
 from guided.model import Model
 
 
@@ -67,9 +68,18 @@ def look(recipe: SegmentRecipe, model: Model) -> tuple[Tensor, Segmentation]:
 
 
 def brought(image: Tensor, side: int, factor: int) -> Tensor:
-    """The whole picture, its short side `side`, the other in proportion, both multiples of `factor`."""
+    """The whole picture, its short side `side`, the other in proportion, both multiples of `factor`.
+
+    Raises:
+        ValueError: that is more pixels than `LARGEST` by `LARGEST`.
+    """
     short = min(image.shape[2:])
     size = tuple(max(1, round(length * side / short / factor)) * factor for length in image.shape[2:])
+    if math.prod(size) > LARGEST**2:
+        raise ValueError(
+            f"with {side} pixels on its short side the picture would be {size[1]}x{size[0]}, more than "
+            f"{LARGEST}x{LARGEST} in all: take a smaller size, or cut it in parts"
+        )
     if size == tuple(image.shape[2:]):
         return image
     if all(length % new == 0 for length, new in zip(image.shape[2:], size, strict=True)):
