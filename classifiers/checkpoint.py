@@ -11,10 +11,10 @@ from torch import nn
 
 from classifiers.noisy import NoisyClassifier
 from classifiers.timm_net import TimmConfig, TimmNet
-from guided.checkpoint import (
+from guided.devices import check_device
+from guided.stored import (
     FORMAT,
     build_network,
-    check_device,
     check_keys,
     find,
     load_weights,

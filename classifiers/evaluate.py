@@ -17,8 +17,8 @@ from classifiers.checkpoint import load
 from classifiers.noisy import NoisyClassifier
 from classifiers.pictures import add_flags, read, reading
 from classifiers.plot import Curve, plot
-from guided.checkpoint import check_device
 from guided.data import Images
+from guided.devices import check_device
 from guided.noise import SeededNoise
 
 

@@ -14,7 +14,7 @@ from classifiers.checkpoint import build, classifier_config, load
 from classifiers.noisy import NoisyClassifier
 from classifiers.presets import Preset
 from classifiers.timm_net import TimmConfig, TimmNet
-from guided.checkpoint import check_fit
+from guided.stored import check_fit
 
 
 def start(

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guided import terms
-from guided.checkpoint import check_fit
 from guided.guidance import Term
 from guided.guidance.per_picture import Window
+from guided.stored import check_fit
 
 
 class Perceptual:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from classifiers import film
-from guided.checkpoint import check_fit
 from guided.evaluation.weights import read_weights
 from guided.networks.blocks import timestep_embedding, zero
+from guided.stored import check_fit
 
 
 @dataclass(frozen=True)

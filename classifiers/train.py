@@ -18,8 +18,9 @@ from classifiers.init import start
 from classifiers.pictures import add_flags, read, reading
 from classifiers.presets import PRESETS, Preset
 from classifiers.timm_net import TimmConfig
-from guided.checkpoint import check_device, check_same_run
 from guided.data import Batches
+from guided.devices import check_device
+from guided.stored import check_same_run
 from guided.train import train
 from guided.training.board import check_board, on_board
 from guided.training.optimizers import OPTIMIZERS

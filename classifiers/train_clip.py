@@ -18,9 +18,10 @@ from classifiers.clip.presets import PRESETS, Preset
 from classifiers.clip.recall import recall_table
 from classifiers.clip.start import from_open_clip, from_run, start
 from classifiers.train import provenance
-from guided.checkpoint import check_device, check_same_run
 from guided.data import Batches, Images
+from guided.devices import check_device
 from guided.folders import splits, suited
+from guided.stored import check_same_run
 from guided.train import train
 from guided.training.optimizers import OPTIMIZERS
 from guided.training.world import check_processes

@@ -12,8 +12,9 @@ import classifiers
 import guided
 from classifiers.checkpoint import WEIGHTS as CLASSIFIERS
 from classifiers.clip.checkpoint import WEIGHTS as CLIPS
-from guided.checkpoint import AUTOENCODER, find, names_in, read_config
-from guided.checkpoint import WEIGHTS as GENERATORS
+from guided.checkpoint import AUTOENCODER
+from guided.stored import WEIGHTS as GENERATORS
+from guided.stored import find, names_in, read_config
 
 
 class Shelf:

@@ -1,4 +1,4 @@
-"""Onto a device without waiting for it, so that a sampling loop only ever hands out work."""
+"""Devices and dtypes by their names, and onto a device without waiting, so that a sampling loop only hands out work."""
 
 from __future__ import annotations
 
@@ -16,3 +16,27 @@ def onto(value: Tensor, device: torch.device, dtype: torch.dtype | None = None) 
     if value.device.type != "cpu" or device.type in ("cpu", "mps"):  # mps might read the memory too late
         return value.to(device)
     return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
+
+
+def check_device(device: str | torch.device | None) -> torch.device:
+    """The device, or a clear error where it is not there."""
+    try:
+        device = torch.device(device or "cpu")
+    except RuntimeError:
+        raise ValueError(f"device must be cpu, cuda, cuda:1, ... or mps, got {device!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r} was asked for but no GPU is available; use 'cpu'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {str(device)!r} was asked for but there are {torch.cuda.device_count()} GPUs")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device 'mps' was asked for but is not available; use 'cpu'")
+    return device
+
+
+def check_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    """The dtype of a name, float32 of None; ValueError where it is none that networks compute in."""
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    asked = torch.float32 if dtype is None else names.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if asked not in names.values():
+        raise ValueError(f"dtype must be torch.float32, bfloat16 or float16, got {dtype}")
+    return asked

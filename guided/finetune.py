@@ -9,9 +9,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from guided import openai
-from guided.checkpoint import check_fit, find, load, read_weights
+from guided.checkpoint import load
 from guided.model import Model
 from guided.networks import UNet
+from guided.stored import check_fit, find, read_weights
 
 
 def like(

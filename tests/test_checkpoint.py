@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from guided import checkpoint
-from guided.checkpoint import check_device, load, names_in, read_weights, save
+from guided import stored
+from guided.checkpoint import load, save
+from guided.devices import check_device
 from guided.model import Model
 from guided.networks import UNet, UNetConfig
 from guided.parametrizations import PARAMETRIZATIONS
 from guided.schedule import Schedule
+from guided.stored import names_in, read_weights
 
 NET = UNetConfig(model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(2,), num_heads=2)
 SCHEDULES = {
@@ -141,8 +143,8 @@ def test_provenance_that_json_cannot_hold_leaves_the_old_checkpoint(tmp_path):
 
 
 def test_embedded_names(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "WEIGHTS", tmp_path)
-    monkeypatch.setattr(checkpoint.find, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(stored, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(stored.find, "__defaults__", (tmp_path,))
     model = make()
     save(model, tmp_path / "emoji64")
     save(model, tmp_path / "other")

@@ -18,10 +18,10 @@ import torch
 import classifiers
 import guided
 import guided.cli
-from guided.checkpoint import WEIGHTS
 from guided.networks import Encoder, EncoderConfig, TextConfig, UNet, UNetConfig
 from guided.presets import PRESETS
 from guided.samplers import SAMPLERS
+from guided.stored import WEIGHTS
 from guided.text import Bytes
 
 ROOT = Path(__file__).parents[1]

@@ -31,8 +31,8 @@ LAYERS = [
         "guided.density", "guided.bits", "guided.losses", "guided.levels", "guided.objective", "guided.presets",
     },
     {
-        "guided.train", "guided.training", "guided.checkpoint", "guided.openai", "guided.sampling", "guided.evaluate",
-        "guided.evaluation",
+        "guided.train", "guided.training", "guided.checkpoint", "guided.stored", "guided.openai", "guided.sampling",
+        "guided.evaluate", "guided.evaluation",
         "guided.finetune", "guided.binding", "guided.joined", "guided.tuning", "guided.step_tuning", "guided.adapters",
         "guided.cascade", "guided.latent",
     },

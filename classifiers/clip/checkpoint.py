@@ -11,7 +11,8 @@ import torch
 
 from classifiers.clip.net import ClipConfig, ClipNet
 from classifiers.clip.vocabulary import tokenizer
-from guided.checkpoint import FORMAT, check_device, check_keys, find, load_weights, names_in, read_folder, write_folder
+from guided.devices import check_device
+from guided.stored import FORMAT, check_keys, find, load_weights, names_in, read_folder, write_folder
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the embedded ones lie, a folder each."""

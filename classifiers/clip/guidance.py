@@ -16,7 +16,7 @@ from classifiers.clip.net import ClipNet, resized
 from classifiers.clip.open_clip_models import load_open_clip
 from classifiers.clip.piecewise import piecewise
 from classifiers.clip.prompts import read_prompts, targets
-from guided.checkpoint import check_device
+from guided.devices import check_device
 from guided.guidance import Term
 from guided.guidance.gradient import LogProb
 from guided.guidance.per_picture import Window, part_of

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guided.checkpoint import check_device, load_weights, read_weights
+from guided.devices import check_device
 from guided.model import Model
 from guided.schedule import Schedule
+from guided.stored import load_weights, read_weights
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from guided.adapters.song import SongUNet, config_of
-from guided.checkpoint import check_device, load_weights
+from guided.devices import check_device
 from guided.model import Model
 from guided.networks import UNet, UNetConfig
 from guided.openai.load import read_tensors
+from guided.stored import load_weights
 
 RANGES = {"edm": (0.002, 80.0), "vp": (0.001, 152.0), "ve": (0.02, 100.0)}
 IGNORED = re.compile(r"(map_augment\.weight|.*\.resample_filter|u|logvar.*)")  # told nothing of augmentation

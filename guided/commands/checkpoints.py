@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 import guided
-from guided import checkpoint
+from guided import stored
 from guided.commands.recipe import find_classifier, sha256
 
 
@@ -82,8 +82,8 @@ def open_checkpoint(source: str, *, classifier: bool = False, preset: str | None
         return _official(source, preset)
     if preset is not None:
         raise ValueError("--preset is for official .pt files")
-    folder = find_classifier(source) if classifier else checkpoint.find(source)
-    if checkpoint.read_config(folder).get("kind") == "classifier":
+    folder = find_classifier(source) if classifier else stored.find(source)
+    if stored.read_config(folder).get("kind") == "classifier":
         import classifiers
 
         return Opened(source, "classifier", classifiers.load(folder), folder / "model.safetensors")

@@ -7,10 +7,10 @@ from typing import Any
 
 def is_clip(source: str) -> bool:
     """Whether the source is a CLIP's folder, or the model.safetensors in one."""
-    from guided import checkpoint
+    from guided import stored
 
     try:
-        return checkpoint.read_config(checkpoint.find(source)).get("kind") == "clip"
+        return stored.read_config(stored.find(source)).get("kind") == "clip"
     except (OSError, ValueError):
         return False  # what is wrong with it is said by whoever reads it as something else
 
@@ -18,10 +18,10 @@ def is_clip(source: str) -> bool:
 def clip_facts(source: str) -> dict[str, Any]:
     """What it is, in values that JSON holds."""
     from classifiers.clip.checkpoint import load
-    from guided import checkpoint
+    from guided import stored
     from guided.commands.recipe import sha256
 
-    net, file = load(checkpoint.find(source)), checkpoint.find(source) / "model.safetensors"
+    net, file = load(stored.find(source)), stored.find(source) / "model.safetensors"
     config = net.config
     towers = {"image": net.model.visual, "noise level": net.noise_embed if net.noise_aware else None}
     sizes = {name: sum(p.numel() for p in tower.parameters()) for name, tower in towers.items() if tower is not None}

@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> None:
     auth = check(args)
     check_address(args.host, args.port)
     from demos.shelf import Shelf
-    from guided.checkpoint import check_device
     from guided.commands.draw import best_device
+    from guided.devices import check_device
 
     device = args.device or best_device()
     check_device(device)

@@ -26,7 +26,8 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Reconstruct, save."""
-    from guided.checkpoint import build, load_weights, read_config, save
+    from guided.checkpoint import build, save
+    from guided.stored import load_weights, read_config
     from guided.training.posthoc import reconstruct
 
     source, out = Path(args.source), Path(args.out)

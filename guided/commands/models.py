@@ -40,8 +40,8 @@ def embedded() -> list[dict[str, Any]]:
     """Generators, then classifiers, then CLIPs, which have no classes."""
     from classifiers.checkpoint import WEIGHTS as CLASSIFIERS
     from classifiers.clip.checkpoint import WEIGHTS as CLIPS
-    from guided.checkpoint import WEIGHTS as GENERATORS
-    from guided.checkpoint import names_in, read_config
+    from guided.stored import WEIGHTS as GENERATORS
+    from guided.stored import names_in, read_config
 
     rows = []
     for kind, weights in (("generator", GENERATORS), ("classifier", CLASSIFIERS), ("clip", CLIPS)):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import guided
-from guided import checkpoint
+from guided import stored
 from guided.commands.clip import ClipRecipe
 from guided.commands.steering import Steering
 
@@ -150,7 +150,7 @@ def _sound(recipe: Recipe, index: Any, versions: Any) -> dict[str, bool]:
 
 def model_sha256(source: str) -> str:
     """SHA-256 of a generator's weights file."""
-    return sha256(checkpoint.weights_file(checkpoint.find(source)))
+    return sha256(stored.weights_file(stored.find(source)))
 
 
 def classifier_sha256(source: str | None) -> str | None:
@@ -162,7 +162,7 @@ def find_classifier(source: str) -> Path:
     """The folder of an embedded classifier's name or of a path."""
     from classifiers.checkpoint import WEIGHTS
 
-    return checkpoint.find(source, WEIGHTS)
+    return stored.find(source, WEIGHTS)
 
 
 def sha256(path: Path) -> str:

@@ -83,9 +83,11 @@ def run(args: argparse.Namespace) -> int:
     """Train until `--images`, a signal (which gives 130), or the loop's errors."""
     import torch
 
-    from guided.checkpoint import check_device, check_same_run, model_config, save
+    from guided.checkpoint import model_config, save
     from guided.commands.train_pictures import generator
+    from guided.devices import check_device
     from guided.presets import PRESETS
+    from guided.stored import check_same_run
     from guided.train import train
     from guided.training.board import on_board
     from guided.training.optimizers import OPTIMIZERS

@@ -62,11 +62,12 @@ def run(args: argparse.Namespace) -> int:
     """Train until `--images`, a signal (which gives 130), or the loop's errors."""
     import torch
 
-    from guided.checkpoint import check_device, check_same_run
     from guided.commands.train import provenance
     from guided.data import Batches
+    from guided.devices import check_device
     from guided.latent.files import autoencoder_config, save_autoencoder
     from guided.latent.training import measure
+    from guided.stored import check_same_run
     from guided.train import train
     from guided.training.optimizers import OPTIMIZERS
     from guided.training.world import check_processes

@@ -57,12 +57,12 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     if not 2 <= args.nfe < args.fine:
         raise ValueError(f"--nfe must lie in 2..{args.fine - 1}, below --fine, got {args.nfe}")
-    from guided import checkpoint
+    from guided import stored
     from guided.commands.draw import best_device, load_models
 
-    source = checkpoint.find(args.model)
+    source = stored.find(args.model)
     out = Path(args.out) if args.out is not None else source
-    if args.out is None and source.is_relative_to(checkpoint.WEIGHTS):
+    if args.out is None and source.is_relative_to(stored.WEIGHTS):
         raise ValueError(f"{args.model} is embedded: name a folder for a tuned copy of it by --out")
     if args.out is not None and (out / "config.json").exists() and not out.samefile(source):
         raise FileExistsError(f"{out} holds a checkpoint: choose another folder")

@@ -204,8 +204,8 @@ def _timm(name: str, weights: str | Path | None) -> torch.nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(0)  # the same random network everywhere
             return timm.create_model(name, pretrained=False)
-    from guided.checkpoint import check_fit
     from guided.evaluation.weights import read_weights
+    from guided.stored import check_fit
 
     net, tensors = timm.create_model(name, pretrained=False), read_weights(weights)
     check_fit(net.state_dict(), tensors, str(weights))

@@ -9,17 +9,10 @@ from typing import Any
 
 import torch
 
-from guided.checkpoint import (
-    FORMAT,
-    check_device,
-    check_keys,
-    load_weights,
-    read_folder,
-    read_weights,
-    write_folder,
-)
+from guided.devices import check_device
 from guided.latent.autoencoder import Autoencoder
 from guided.networks.autoencoder import AutoencoderConfig, AutoencoderNet
+from guided.stored import FORMAT, check_keys, load_weights, read_folder, read_weights, write_folder
 
 KEYS = {"format", "kind", "network", "scale", "shift", "image_size", "provenance"}
 DIFFUSERS = "diffusion_pytorch_model.safetensors"

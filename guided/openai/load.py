@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from guided.checkpoint import check_device, load_weights
+from guided.devices import check_device
 from guided.model import Model
 from guided.networks import Encoder
 from guided.openai.presets import PRESETS, Official, fitting, preset_row
+from guided.stored import load_weights
 from guided.text import Gpt2, find_vocabulary
 
 

@@ -267,7 +267,7 @@ def test_data_without_classes(tmp_path, capsys):
 
 
 def test_a_folder_with_a_run_on_other_classes_is_refused(tmp_path):
-    from guided.checkpoint import check_same_run
+    from guided.stored import check_same_run
 
     clf = PRESETS["emoji64"].classifier(["cat", "hat"])
     classifiers.save(clf, tmp_path)

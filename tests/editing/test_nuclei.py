@@ -11,7 +11,7 @@ from safetensors import safe_open
 import editing
 import guided
 from editing.scores import auroc, dice, near_outline
-from guided.checkpoint import WEIGHTS
+from guided.stored import WEIGHTS
 
 NUCLEI = Path(__file__).parents[1] / "data" / "nuclei"
 
