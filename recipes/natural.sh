@@ -9,7 +9,7 @@
 # A pack is a zip (or folder) of SPLIT/CLASS/PICTURE with the splits train and test (tinyimagenet22: train and val). Seed 0. RUNS, by
 # default runs/, receives NAME, NAME-classifier and NAME-judge; started again, each run goes on where it was. Training is 500,000 images
 # of natural32 or natural64, 4.3 M parameters: 40 pictures a second on one core (AMD EPYC with avx512_bf16) that has nothing else to do,
-# three and a half hours; on a GPU not measured. IMAGES=45000 shortens it, for which the figures of docs/study.md are.
+# three and a half hours; on a GPU not measured. The figures of docs/study.md are of --images 45000.
 set -euo pipefail
 pack=$1
 runs=${2:-runs}
@@ -18,7 +18,7 @@ size=${name##*-}
 split=test
 [[ $name == tinyimagenet* ]] && split=val
 
-guided train "$pack" --preset "natural$size" --images "${IMAGES:-500000}" --grid 0 --out "$runs/$name"
+guided train "$pack" --preset "natural$size" --grid 0 --out "$runs/$name"
 python -m classifiers.train "$pack" --preset "natural$size" --out "$runs/$name-classifier"
 python -m classifiers.train "$pack" --preset judge64 --size "$size" --images 300000 --seed 1234 --out "$runs/$name-judge"
 
