@@ -11,6 +11,9 @@ cost grows with pictures and evaluations and not otherwise. Writes benchmarks/re
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
+import importlib.util
 import json
 import os
 import subprocess
@@ -47,6 +50,8 @@ print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, tim
 
 def made(kind: str, variant: str, folder: str | None) -> Callable[[], object]:
     """The call whose memory is asked for, networks built."""
+    if kind == "nothing":
+        return lambda: None
     if kind == "training":
         return plain_step() if variant == "plain" else our_step(variant == "bf16")
     net = randomized(official("adm-64" if kind == "forward" else "classifier-64"))
@@ -80,17 +85,21 @@ def resident(name: str) -> float:
 
 def one(kind: str, variant: str, folder: str | None) -> None:
     """Print what a variant holds before and at most during its second call."""
-    import gc
-
     torch.set_num_threads(1)
     call = made(kind, variant, folder)
-    gc.collect()
+    give_back()
     before = resident("VmRSS")
     call()
-    gc.collect()
+    give_back()
     Path("/proc/self/clear_refs").write_text("5")  # the most so far is forgotten
     call()
     print(json.dumps([before, resident("VmHWM")]))
+
+
+def give_back() -> None:
+    """What is not in use any more goes back to the system, so that it does not count."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def asked(*words: str) -> list[float]:
@@ -100,20 +109,16 @@ def asked(*words: str) -> list[float]:
 
 def networks(folder: str | None) -> list[str]:
     rows = ["| what | variant | before, MiB | at most, MiB |", "|---|---|---|---|"]
+    installed = importlib.util.find_spec("diffusers") is not None
+    absent = [name for name, there in (("reference", folder), ("diffusers", installed)) if not there]
     for kind, (what, variants) in KINDS.items():
         for variant in variants:
-            if (variant == "reference" and not folder) or (variant == "diffusers" and not there("diffusers")):
+            if variant in absent:
                 continue
             before, most = asked(__file__, "--one", kind, variant, *(["--reference", folder] if folder else []))
             rows.append(f"| {what} | {SAID[variant]} | {before:.0f} | {most:.0f} |")
             print(rows[-1], flush=True)
     return rows
-
-
-def there(package: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(package) is not None
 
 
 def pictures(n: int) -> list[str]:
@@ -126,9 +131,9 @@ def pictures(n: int) -> list[str]:
             )
             most, seconds = asked("-c", DRAW, *words.split(), "--device", "cpu")
         if count == 1:
-            start = seconds  # of the process itself, which a picture or two do not change
+            start = seconds  # of the process itself and one picture
             continue
-        rows.append(f"| {count:,} | {steps} | {most:.0f} | {1000 * (seconds - start) / count / steps:.1f} |")
+        rows.append(f"| {count:,} | {steps} | {most:.0f} | {1000 * (seconds - start) / (count * steps - 1):.1f} |")
         print(rows[-1], flush=True)
     return rows
 
@@ -145,12 +150,13 @@ def main() -> None:
         return one(*args.one, args.reference)
     os.environ["OMP_NUM_THREADS"] = "1"
     command = " ".join(["python benchmarks/memory.py", f"--n {args.n}", *["--reference DIR"] * bool(args.reference)])
+    bare, _ = asked(__file__, "--one", "nothing", "ours")
     text = "\n".join(
-        ["# Memory", "", "Each row a process of its own. Before: with the network, before its first call. At most: during its",
-         "second call, torch itself (some 300 MiB) and the network included.", "", *networks(args.reference), "",
-         "## Pictures by the thousand", "", "`guided sample --n N --steps S --sampler ddim --dtype bf16 --batch-size 16 --out FOLDER`, "
-         "the embedded model, one thread.", "", *pictures(args.n), "",
-         f"`{command}`, commit {revision()}. {machine()}.", ""]
+        ["# Memory", "", "Each row a process of its own. Before: with the network, before its first call. At most: "
+         "during its second call.", f"Both with torch and the other imports, {bare:.0f} MiB by themselves.", "",
+         *networks(args.reference), "", "## Pictures by the thousand", "",
+         "`guided sample --n N --steps S --sampler ddim --dtype bf16 --batch-size 16 --out FOLDER`, the embedded "
+         "model, one thread.", "", *pictures(args.n), "", f"`{command}`, commit {revision()}. {machine()}.", ""]
     )  # fmt: skip
     (RESULTS / "memory.md").write_text(text)
     print(text)
