@@ -217,10 +217,12 @@ def examples(rows: Sequence[tuple[str, ...]], outputs: Sequence[Any], part: str)
         components=[gr.Image(visible=False, render=False)], samples=[[example(row[0])] for row in rows], type="index",
         label=say("common.examples"), elem_id=f"{part}-examples", layout="gallery",
     )  # fmt: skip
-    shelf.click(
-        lambda i: [example(rows[i][0]), *rows[i][1:]], shelf, list(outputs), show_progress="hidden", queue=False,
-        api_visibility="private",
-    )  # fmt: skip
+
+    def take(i: int) -> Any:
+        values = [example(rows[i][0]), *rows[i][1:]]
+        return values if len(outputs) > 1 else values[0]  # gradio takes a list for one value, where one is asked for
+
+    shelf.click(take, shelf, list(outputs), show_progress="hidden", queue=False, api_visibility="private")
 
 
 def wire(

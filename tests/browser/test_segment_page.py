@@ -29,3 +29,14 @@ def test_a_broken_file_is_refused(open_page, tmp_path):
     page.wait_for_timeout(500)
     page.click("#segment-go")
     page.locator(".toast-body.error", has_text="cannot be read as a picture").wait_for()
+
+
+def test_an_example_takes_the_pictures_place(open_page):
+    page = open_page("Segment")
+    shown = page.wait_for_selector("#segment-picture img").get_attribute("src")
+    page.locator("#segment-examples button.gallery-item").nth(3).click()
+    page.wait_for_function(
+        "was => document.querySelector('#segment-picture img')?.src.endsWith(was) === false", arg=shown
+    )
+    assert page.locator("#segment-picture img").get_attribute("src").endswith("nuclei-4.png")
+    assert page.locator(".toast-body").count() == 0
