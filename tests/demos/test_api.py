@@ -56,6 +56,23 @@ def test_a_session_does_not_grow_from_request_to_request(served):
     assert sizes[0][0] == len(served.page.blocks) and sizes[0] == sizes[1] == sizes[2]
 
 
+@pytest.mark.parametrize("name", ["demo_load", "demo_wait"])
+def test_the_figures_of_the_page_are_the_measured_ones(name):
+    text, measured = DOC.read_text(), (DOC.parents[1] / "benchmarks" / "results" / f"{name}.md").read_text()
+    lines = [line for line in measured.splitlines() if line.startswith(("|", "- All in", "- Memory"))]
+    assert len(lines) >= 5 and f"benchmarks/{name}.py" in text and f"benchmarks/results/{name}.md" in text
+    for line in lines:
+        assert line in text, "docs/demo.md has other figures"
+
+
+def test_every_picture_of_the_demo_is_shown_somewhere():
+    pages = [*DOC.parent.glob("*.md"), *DOC.parents[1].glob("README*.md")]
+    shown = "".join(page.read_text() for page in pages)
+    pictures = list((DOC.parent / "images").glob("demo-*.png"))
+    assert len(pictures) >= 7
+    assert [picture.name for picture in pictures if f"images/{picture.name}" not in shown] == []
+
+
 def test_generate_is_guided_sample_and_its_files_replay(served, ask, tiny_folder, tmp_path, capsys):
     pictures, grid, recipe, compared, live = ask(
         "/generate", **{**QUICK, "pictures": 2}, seed=7, guidance_scale=2.5, sampler="ddim", eta="0.5"
