@@ -19,7 +19,9 @@ from demos.words import say
 TABS = (generate, text, edit, segment, explore, compare)
 """In the order of the page; each has NAME, WORDS and build(shelf)."""
 FONT = gr.themes.utils.fonts.LocalFont("IBM Plex Sans", weights=(400, 700))  # it lies in gradio's own files
-THEME = gr.themes.Default(font=[FONT, "system-ui", "sans-serif"])
+THEME = gr.themes.Default(font=[FONT, "system-ui", "sans-serif"]).set(  # hints dark enough to be read
+    block_info_text_color="*neutral_500", block_info_text_color_dark="*neutral_400"
+)
 CSS, JS = Path(__file__).parent / "page.css", Path(__file__).parent / "page.js"
 QUEUE = 32  # who may wait at once, where nothing else is said
 KEEP = 3600  # seconds that files and the state of a closed page are kept

@@ -167,7 +167,7 @@ def of_classes(prompts: list[str], found: list[str] | None) -> str:
 
 def _plot(name: str, column: str) -> gr.LinePlot:
     return gr.LinePlot(
-        x="evaluation", y=column, color="term", label=say(f"text.{name}"), show_label=True, height=230, y_title=" ",
+        x="evaluation", y=column, color="term", label=say(f"text.{name}"), show_label=True, y_title=" ",
         x_title=say("text.evaluation"), buttons=[], elem_id=f"text-{name}",
     )  # fmt: skip
 

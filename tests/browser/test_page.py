@@ -56,6 +56,20 @@ def test_text_draws_and_plots_its_terms(open_page):
     assert "“red heart” is drawn as the class heart" in page.inner_text("#text-live")
     for plot in ("#text-value", "#text-pull"):
         page.wait_for_selector(f"{plot} svg, {plot} canvas")
+    page.wait_for_selector("#text-value svg .role-legend")
+    legend, box = (page.locator(f"#text-value{part}").first.bounding_box() for part in (" svg .role-legend", ""))
+    assert legend["y"] + legend["height"] <= box["y"] + box["height"], "the legend is cut off"
+
+
+def test_hints_are_dark_enough_to_be_read(page):
+    colour = page.evaluate(
+        """() => { const hint = [...document.querySelectorAll('.gradio-container *')].find(
+            e => !e.children.length && e.textContent.trim().startsWith('Type to search'));
+            return getComputedStyle(hint).color.match(/\\d+/g).slice(0, 3).map(Number); }"""
+    )
+    linear = [(v / 255 / 12.92) if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in colour]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    assert 1.05 / (luminance + 0.05) >= 4.5, f"{colour} on white: WCAG 2, 1.4.3"
 
 
 def test_compare_fills_its_table(open_page):
