@@ -22,10 +22,7 @@ from guided import cli
 RUNS = Path("runs/equal_quality")
 FROM = ("colours", "pca64+lite0")  # 48 numbers that nothing was trained for; 64 of a network trained on ImageNet
 REAL = ("training pictures", "reference pictures")
-WAYS = {
-    "as published, 250 ancestral steps, float32": "--steps 250, --sampler ddpm --dtype fp32",
-    "{steps} steps of UniPC, bfloat16": "--steps {steps} --sampler unipc --dtype bf16",
-}
+PUBLISHED = "as published, 250 ancestral steps, float32"
 
 
 def measured(data: str, judge: str, scale: float, words: str, name: str) -> list[dict]:
@@ -46,30 +43,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--judge", required=True, help="a classifier that had no part in making the pictures")
-    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--steps", type=int, nargs="+", default=[15, 25], help="of the short runs")
     parser.add_argument("--scale", type=float, default=1.0, help="of the classifier; the paper's for 64 pixels is 1")
     args = parser.parse_args()
-    ways = {said.format(steps=args.steps): words.format(steps=args.steps) for said, words in WAYS.items()}
-    names = f"published-{args.scale:g}", f"{args.steps}-{args.scale:g}"
-    found = [
-        rows_of(measured(args.data, args.judge, args.scale, words, name))
-        for words, name in zip(ways.values(), names, strict=True)
-    ]
-    columns = [key for key in found[0] if key[1] == "samples"]
+    asked = {PUBLISHED: (f"published-{args.scale:g}", "--steps 250, --sampler ddpm --dtype fp32")}
+    for n in args.steps:
+        asked[f"{n} steps of UniPC, bfloat16"] = (f"{n}-{args.scale:g}", f"--steps {n} --sampler unipc --dtype bf16")
+    ways = {
+        way: rows_of(measured(args.data, args.judge, args.scale, words, name)) for way, (name, words) in asked.items()
+    }
+    first = ways[PUBLISHED]
+    columns = [key for key in first if key[1] == "samples"]
     table = ["| pictures | " + " | ".join(f"{measure}, {features}" for measure, _, features in columns) + " |"]
     table.append("|---" * (1 + len(columns)) + "|")
-    for name, rows in zip(ways, found, strict=True):
+    for name, rows in ways.items():
         table.append(f"| {name} | " + " | ".join(estimate(rows[key]) for key in columns) + " |")
-    real = {key: next((found[0][k] for k in found[0] if k[::2] == key[::2] and k[1] in REAL), None) for key in columns}
+    real = {key: next((first[k] for k in first if k[::2] == key[::2] and k[1] in REAL), None) for key in columns}
     table.append("| real ones | " + " | ".join(estimate(row) if row else "" for row in real.values()) + " |")
-    said = [verdict(key, *(rows[key] for rows in found)) for key in columns]
-    n = next(iter(found[0].values()))["counts"][0]
+    said = [
+        f"- {way}: " + "; ".join(f"{key[0]}, {key[2]}: {verdict(key[0], first[key], rows[key])}" for key in columns)
+        for way, rows in list(ways.items())[1:]
+    ]
+    n = next(iter(first.values()))["counts"][0]
+    steps = " ".join(map(str, args.steps))
+    command = f"python benchmarks/equal_quality.py DATA --judge DIR --steps {steps} --scale {args.scale:g}"
     text = "\n".join(
         ["# Equal quality", "", f"The embedded emoji model, guided by its classifier at scale {args.scale:g} at every "
          f"step; {n} pictures each, of the held-out ones'", "classes, seeds 0, 1, ... In brackets 95 % intervals. Real "
-         "ones: training pictures for the distance, held-out ones for the judge.", "", *table, "", *said, "",
-         f"`python benchmarks/equal_quality.py DATA --judge DIR --steps {args.steps} --scale {args.scale:g}`, "
-         f"commit {revision()}. {machine()}.", ""]
+         "ones: training pictures for the distance, held-out ones for the judge.", "", *table, "",
+         "Against the published way:", "", *said, "", f"`{command}`, commit {revision()}. {machine()}.", ""]
     )  # fmt: skip
     (RESULTS / "equal_quality.md").write_text(text)
     print(text)
@@ -83,13 +85,12 @@ def estimate(row: dict) -> str:
     return "{value:.3g} ({low:.3g} .. {high:.3g})".format(**row["estimate"])
 
 
-def verdict(key: tuple[str, str, str], published: dict, ours: dict) -> str:
-    """Whether the short run is as good by one measure."""
+def verdict(measure: str, published: dict, ours: dict) -> str:
+    """Whether a short run is as good by one measure."""
     a, b = published["estimate"], ours["estimate"]
-    overlap = a["low"] <= b["high"] and b["low"] <= a["high"]
-    better = b["value"] > a["value"] if "distance" not in key[0] else b["value"] < a["value"]
-    word = "the intervals overlap" if overlap else "better" if better else "WORSE"
-    return f"- {key[0]}, {key[2]}: {word}."
+    if a["low"] <= b["high"] and b["low"] <= a["high"]:
+        return "intervals overlap"
+    return "better" if (b["value"] < a["value"]) == ("distance" in measure) else "WORSE"
 
 
 if __name__ == "__main__":
