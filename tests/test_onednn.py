@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import guided
 from guided.networks import Encoder, EncoderConfig, UNet, UNetConfig, blocks
 from guided.networks.blocks import scaled_dot_product
 from guided.networks.onednn import Conv2d, _available, linear
@@ -154,6 +155,21 @@ def test_attention_on_the_cpu_is_torchs_whatever_its_parts(monkeypatch, length, 
     assert all(far(a, b) < 2e-6 for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("length", [64, 144])
+def test_attention_in_bfloat16_is_float32s_to_1e_2(length):
+    told = [randn(2, 3, length, 16, seed=i) for i in range(3)]
+    wanted = F.scaled_dot_product_attention(*told)
+    assert 1e-5 < far(scaled_dot_product(*(t.bfloat16() for t in told)), wanted) < 1e-2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the fused kernel of a GPU")
+def test_attention_on_a_gpu_is_the_cpus():
+    told = [randn(2, 3, 144, 16, seed=i) for i in range(3)]
+    wanted = scaled_dot_product(*told)
+    assert far(scaled_dot_product(*(t.cuda() for t in told)).cpu(), wanted) < 1e-5
+    assert far(scaled_dot_product(*(t.cuda().bfloat16() for t in told)).cpu(), wanted) < 1e-2
+
+
 # ---------------------------------------------------------------------- networks
 
 
@@ -194,6 +210,27 @@ def test_training_gradients_are_the_plain_ones(plain):
         each(x, t, y).square().mean().backward()
     got, wanted = (torch.cat([p.grad.flatten() for _, p in sorted(m.named_parameters())]) for m in (net, other))
     assert far(got, wanted) < 1e-5
+
+
+def test_training_gradients_in_bfloat16_are_float32s_to_4e_2(plain):
+    net = randomize(UNet(SMALL)).train()
+    x, t, y = randn(2, 3, 16, 16), torch.tensor([3.0, 700.0]), torch.tensor([0, 4])
+    other = plain(net).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = net(x, t, y).float().square().mean()
+    loss.backward()
+    other(x, t, y).square().mean().backward()
+    got, wanted = (torch.cat([p.grad.flatten() for _, p in sorted(m.named_parameters())]) for m in (net, other))
+    assert 1e-5 < far(got, wanted) < 4e-2
+
+
+def test_two_conditions_in_one_batch_are_two_calls():
+    net = randomize(UNet(SMALL)).requires_grad_(False)
+    model = guided.Model(net, None, "edm", image_size=16, class_names=list("abcd"), null_class=True)
+    x, sigma = 3 * randn(2, 3, 16, 16), torch.tensor(2.0)
+    D_c, D_u = model.given(label=[0, 2]), model.given(label=None)
+    wanted = 3 * D_c(x, sigma).x0 - 2 * D_u(x, sigma).x0
+    assert far(guided.cfg(D_c, D_u, 3.0)(x, sigma).x0, wanted) < 1e-5
 
 
 def test_kernels_lie_channels_last_and_outputs_do_not():
