@@ -29,11 +29,15 @@ interval from halves ([how](guides/evaluation.md)). All rows share their bias, s
 the samples' place are the yardstick; published figures do not compare. What is not measured yet is left out, or "-".
 """
 
+FOLLOWS = Path(__file__).with_name("study_follows.md")  # what was read from the figures, by hand
+
 
 def write(results: Path, page: Path, images: Path) -> None:
     """The page from all studies in `results`; nothing where there are none."""
     studies = {p.stem.removeprefix("study-"): json.loads(p.read_text()) for p in sorted(results.glob("study-*.json"))}
     sections = [section(name, study, images) for name, study in studies.items() if len(study["rows"]) > 1]
+    if "emoji-64" in studies:
+        sections.append(FOLLOWS.read_text())
     if sections:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text("\n".join([HEAD, *sections]))
@@ -114,9 +118,11 @@ def evaluations_plot(rows: dict, features: list[str], file: Path) -> None:
     figure, axes = plt.subplots(1, len(features), figsize=(5.5 * len(features), 4.5), squeeze=False)
     found = [row for row in rows.values() if row["part"] == "samplers"]
     for axis, feature in zip(axes[0], features, strict=True):
-        for sampler in dict.fromkeys(row["sampler"] for row in found):
+        for k, sampler in enumerate(dict.fromkeys(row["sampler"] for row in found)):
             own = sorted((row for row in found if row["sampler"] == sampler), key=lambda row: row["budget"])
-            axis.errorbar([row["budget"] for row in own], **bars(own, feature, DISTANCE), label=sampler)
+            axis.errorbar(
+                [row["budget"] for row in own], **bars(own, feature, DISTANCE), ls=("-", ":")[k > 9], label=sampler
+            )
         axis.axhline(rows["held-out"][feature][DISTANCE]["value"], color="0.5", ls="--", label="held-out pictures")
         axis.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="Frechet distance", title=feature)
         axis.set_xticks(BUDGETS, [str(b) for b in BUDGETS])
