@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,3 +173,16 @@ def test_folders_to_edit_are_shared_out_with_each_pictures_own_number(monkeypatc
     assert shares == [[(i, *jobs[i]) for i in (0, 2, 4)], [(i, *jobs[i]) for i in (1, 3)]]
     with pytest.raises(ValueError, match="give --seed"):
         edit.shared_out(jobs, None)
+
+
+def test_the_guides_words_for_several_processes_reach_the_command():
+    from torch.distributed.run import get_args_parser
+
+    guides = Path(__file__).parents[1] / "docs" / "guides"
+    lines = [line.strip() for path in guides.glob("*.md") for line in path.read_text().splitlines()]
+    said = [line.split()[1:] for line in lines if line.startswith("torchrun ")]
+    assert said
+    for words in said:
+        args = get_args_parser().parse_args(words)
+        assert args.training_script == "guided"
+        assert [word for word in args.training_script_args if word != "--"] == words[words.index("--") + 1 :]
