@@ -6,7 +6,7 @@ Published: 250 ancestral steps in float32, the network and the classifier's grad
 (`benchmarks/baseline.py`). Ours: `--steps` of UniPC in bfloat16 with the same two networks at every step. Steps of one
 kind cost the same, so `--plain-steps` of the published run are measured and counted 250 / `--plain-steps` times; ours
 are measured in full, both interleaved, processor time of one thread. Whether pictures are as good is not to be seen
-from random weights: `guided evaluate` on a trained model says that. Writes benchmarks/results/end_to_end.md.
+from random weights: `equal_quality.py` says that of a trained model. Writes benchmarks/results/end_to_end.md.
 """
 
 from __future__ import annotations
