@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
-from fastapi import HTTPException
+from starlette.exceptions import HTTPException
 
 MAX_BYTES = 8_000_000
 MAX_REQUEST = 2 * MAX_BYTES  # of one request: a file and what goes with it
