@@ -53,9 +53,7 @@ def test_evaluation_is_compiled_and_gradients_go_through_the_network_itself(monk
     model = tiny()
     wanted = guided.sample(model, "a", steps=3, seeds=1)
     assert model.optimize() is model and stand_in.calls == 1  # the warm-up
-    assert (
-        stand_in.frozen and not inductor.freezing
-    )  # the setting, which is what the tracer looks at
+    assert stand_in.frozen and not inductor.freezing  # the setting, which is what the tracer looks at
     assert torch.equal(guided.sample(model, "a", steps=3, seeds=1), wanted) and stand_in.calls == 4
     x = torch.randn(1, 3, 8, 8, requires_grad=True)
     model(x, 1.0, label=torch.tensor([0])).x0.sum().backward()
