@@ -66,6 +66,32 @@ def build(shelf: Shelf, *, queue: int = QUEUE) -> gr.Blocks:
     return page
 
 
+class _Files:
+    """The folder of uploads and results: nowhere else, and gone with the last page that is served.
+
+    One for all pages of a process, since gradio reads its place from the environment at every request.
+    """
+
+    def __init__(self) -> None:
+        self.pages, self.folder = 0, None
+
+    def enter(self) -> _Files:
+        if self.folder is None:
+            self.folder = tempfile.TemporaryDirectory(prefix="guided-demo-", ignore_cleanup_errors=True)
+            os.environ["GRADIO_TEMP_DIR"] = self.folder.name
+        self.pages += 1
+        return self
+
+    def leave(self) -> None:
+        self.pages -= 1
+        if self.pages == 0:
+            self.folder.cleanup()
+            self.folder = None
+
+
+_FILES = _Files()
+
+
 @dataclass
 class Served:
     """A page that is being served. `close()` ends it and removes its files; as a context manager it does so itself."""
@@ -73,11 +99,12 @@ class Served:
     page: gr.Blocks
     url: str
     share_url: str | None
-    files: tempfile.TemporaryDirectory
+    files: _Files
 
     def close(self) -> None:
-        self.page.close(verbose=False)
-        self.files.cleanup()
+        if self.page.is_running:
+            self.page.close(verbose=False)
+            self.files.leave()
 
     def __enter__(self) -> Served:
         return self
@@ -108,29 +135,32 @@ def serve(
     Raises:
         OSError: the port is taken.
     """
-    files = tempfile.TemporaryDirectory(prefix="guided-demo-", ignore_cleanup_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = files.name  # uploads and results: nowhere else, and gone at the end
-    page = build(shelf, queue=queue)
-    _, url, share_url = page.launch(
-        server_name=host,
-        server_port=port,
-        share=share,
-        auth=auth,
-        i18n=words.translations(tab.WORDS for tab in TABS),
-        theme=THEME,
-        css_paths=[CSS],
-        js=JS.read_text(),
-        max_file_size=limits.MAX_BYTES,
-        app_kwargs={"middleware": [Middleware(limits.Bounded)]},
-        state_session_capacity=256,
-        allowed_paths=[],
-        show_error=False,  # of exceptions nobody foresaw: they are in the log
-        ssr_mode=False,
-        pwa=False,
-        footer_links=["api", "settings"],
-        quiet=True,
-        prevent_thread_lock=True,
-        **({"mcp_server": False} if "mcp_server" in inspect.signature(page.launch).parameters else {}),
-    )
+    files = _FILES.enter()
+    try:
+        page = build(shelf, queue=queue)
+        _, url, share_url = page.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            auth=auth,
+            i18n=words.translations(tab.WORDS for tab in TABS),
+            theme=THEME,
+            css_paths=[CSS],
+            js=JS.read_text(),
+            max_file_size=limits.MAX_BYTES,
+            app_kwargs={"middleware": [Middleware(limits.Bounded)]},
+            state_session_capacity=256,
+            allowed_paths=[],
+            show_error=False,  # of exceptions nobody foresaw: they are in the log
+            ssr_mode=False,
+            pwa=False,
+            footer_links=["api", "settings"],
+            quiet=True,
+            prevent_thread_lock=True,
+            **({"mcp_server": False} if "mcp_server" in inspect.signature(page.launch).parameters else {}),
+        )
+    except BaseException:
+        files.leave()
+        raise
     shelf.warm()
     return Served(page, url, share_url, files)

@@ -86,3 +86,10 @@ def test_examples_ask_for_no_class_that_the_model_has_not(own):
         edit_frame.examples([("cat", "cat-face"), ("cat", "cat")], [picture, label], "x")
         click = next(fn for fn in gr.context.Context.root_block.fns.values() if fn.name == "take")
     assert [click.fn(i)[1] for i in (0, 1)] == ["", "cat"]
+
+
+def test_a_page_that_is_closed_leaves_the_files_of_another(served, tiny_folder):
+    with app.serve(Shelf([str(tiny_folder)])):
+        pass
+    rows, *_ = Client(served.url, verbose=False).predict(model="tiny", classes=["cat"], steps=2, api_name="/generate")
+    assert guided.read_metadata(rows[0]["image"])["recipe"]["steps"] == 2

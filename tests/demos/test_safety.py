@@ -142,7 +142,7 @@ def test_what_nobody_foresaw_is_a_sentence_on_the_page_and_a_traceback_in_the_lo
 
 def test_results_lie_in_one_folder_under_names_nobody_guesses(served):
     ((row,), *_) = client(served).predict(**QUICK, seed=11, api_name="/generate")
-    folder = Path(served.files.name)
+    folder = Path(served.files.folder.name)
     kept = [path for path in folder.rglob("*.png") if path.read_bytes() == Path(row["image"]).read_bytes()]
     assert kept and all(len(path.parent.name) == 64 for path in kept)
     assert not list(Path(folder.parent).glob("tmp*/cat-11.png"))  # what they were copied from is gone
