@@ -2,8 +2,8 @@
 
     python benchmarks/all.py [--reference DIR] [--data PACK --judge DIR] [--rounds 5]
 
-An hour or two on two cores, of which compiling and the two runs of `equal_quality.py` are most. What needs the pack
-and a judge is left out without them. A program that fails is named at the end, and the others run all the same.
+Compiling and the two runs of `equal_quality.py` take the most time. What needs the pack and a judge is left out
+without them. A program that fails is named at the end, and the others run all the same.
 """
 
 from __future__ import annotations

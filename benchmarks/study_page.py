@@ -51,7 +51,8 @@ def section(name: str, study: dict, images: Path) -> str:
         f"## {name}",
         "",
         f"Model `{about['model']}` in {about['dtype']}, {about['n']} samples a row, {about['train']} training and "
-        f"{about['held_out']} held-out pictures. Made by `python benchmarks/study.py {about['data']}`.",
+        f"{about['held_out']} held-out pictures. Made by `python benchmarks/study.py {about['data']} --model "
+        f"{about['model']} --n {about['n']} --dtype {about['dtype']}`.",
         "",
     ]
     if any(row["part"] == "samplers" for row in rows.values()):

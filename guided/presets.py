@@ -194,6 +194,20 @@ _ADM64 = UNetConfig(  # Dhariwal & Nichol 2021, Table 11, ImageNet 64x64
     use_new_attention_order=True,
 )
 
+_NATURAL = Preset(
+    replace(_SMALL, channel_mult=(1, 2, 2)),
+    image_size=32,
+    levels=(-0.5, 1.3),
+    batch_size=16,
+    optimizer="muon",
+    lr=1.5e-3,
+    warmup=2_000,
+    ema=0.9995,
+    images=500_000,
+    precision="bf16",
+    flip=True,
+)
+
 PRESETS: dict[str, Preset] = {
     # the embedded generator: 12 M parameters, made for two CPU cores; small batches, since steps are what is short
     "emoji64": Preset(
@@ -248,34 +262,9 @@ PRESETS: dict[str, Preset] = {
         labels=False,
         data={"background": "white"},
     ),
-    # photographs by class on a core or two of a CPU (recipes/natural.sh), and by a wider network on a GPU
-    "natural32": Preset(
-        replace(_SMALL, channel_mult=(1, 2, 2)),
-        image_size=32,
-        levels=(-0.5, 1.3),
-        batch_size=16,
-        optimizer="muon",
-        lr=1.5e-3,
-        warmup=2_000,
-        ema=0.9995,
-        images=500_000,
-        precision="bf16",
-        flip=True,
-    ),
-    "natural64": Preset(
-        replace(_SMALL, channel_mult=(1, 2, 2)),
-        image_size=64,
-        patch=2,
-        levels=(-0.4, 1.3),
-        batch_size=16,
-        optimizer="muon",
-        lr=1.5e-3,
-        warmup=2_000,
-        ema=0.9995,
-        images=500_000,
-        precision="bf16",
-        flip=True,
-    ),
+    # photographs by class on a core or two of a CPU (recipes/natural.sh)
+    "natural32": _NATURAL,
+    "natural64": replace(_NATURAL, image_size=64, patch=2, levels=(-0.4, 1.3)),
     # one's own pictures on a CPU or a small GPU
     "small32": Preset(replace(_SMALL, num_res_blocks=2, dropout=0.1), image_size=32, flip=True),
     "small64": Preset(replace(_SMALL, num_res_blocks=2, dropout=0.1), image_size=64, patch=2, flip=True),

@@ -7,9 +7,9 @@
 #   recipes/natural.sh clothing-64.zip [RUNS]       64 pixels, 10 classes, 3,068 (CC0: of these alone may a model ship)
 #
 # A pack is a zip (or folder) of SPLIT/CLASS/PICTURE with the splits train and test (tinyimagenet22: train and val). Seed 0. RUNS, by
-# default runs/, receives NAME, NAME-classifier and NAME-judge; started again, each run goes on where it was. Training is 500,000 images
-# of natural32 or natural64, 4.3 M parameters: 40 pictures a second on one core (AMD EPYC with avx512_bf16) that has nothing else to do,
-# three and a half hours; on a GPU not measured. The figures of docs/study.md are of --images 45000.
+# default runs/, receives NAME, NAME-classifier and NAME-judge; started again, each run goes on where it was.
+# Training is 500,000 images of natural32 or natural64, 4.3 M parameters: 40 pictures a second at 32 pixels on one core
+# (AMD EPYC with avx512_bf16) with one other process beside it, which makes three and a half hours; at 64 pixels and on a GPU not measured, and no run was finished yet.
 set -euo pipefail
 pack=$1
 runs=${2:-runs}
