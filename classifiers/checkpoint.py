@@ -11,7 +11,7 @@ from torch import nn
 
 from classifiers.noisy import NoisyClassifier
 from classifiers.timm_net import TimmConfig, TimmNet
-from guided.devices import check_device
+from guided.devices import check_device, check_dtype
 from guided.stored import (
     FORMAT,
     build_network,
@@ -56,15 +56,17 @@ def load(
 
     Raises:
         FileNotFoundError: there is no such name or folder.
-        ValueError: config.json has an unknown or missing key, is not a classifier's, or does not fit the weights.
+        ValueError: config.json has an unknown or missing key, is not a classifier's, or does not fit the weights; the
+            device is not there, or the dtype is none of the three.
     """
-    source = source or DEFAULT
+    device = check_device(device)
+    dtype, source = check_dtype(dtype, device), source or DEFAULT
     config, tensors = read_folder(find(source, WEIGHTS), "classifier")
     clf = build(config)
     load_weights(clf.net, tensors, str(source))
     clf.provenance = config.get("provenance", {})
-    clf.net.to_torso(dtype or torch.float32)
-    return clf.eval().requires_grad_(False).to(check_device(device))
+    clf.net.to_torso(dtype)
+    return clf.eval().requires_grad_(False).to(device)
 
 
 def build(config: dict[str, Any]) -> NoisyClassifier:

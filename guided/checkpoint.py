@@ -86,7 +86,8 @@ def load(
         ValueError: config.json has an unknown key or does not fit the weights, the first wrong keys are named; the
             device is not there; or the dtype is none of the three.
     """
-    device, dtype = check_device(device), check_dtype(dtype)
+    device = check_device(device)
+    dtype = check_dtype(dtype, device)
     folder = find(source or DEFAULT)
     if weights_file(folder).name == DIFFUSERS:
         from guided.adapters import load_diffusers

@@ -195,8 +195,9 @@ _ADM64 = UNetConfig(  # Dhariwal & Nichol 2021, Table 11, ImageNet 64x64
 )
 
 _NATURAL = Preset(
-    replace(_SMALL, channel_mult=(1, 2, 2)),
+    replace(_SMALL, channel_mult=(1, 2, 2), attention_resolutions=(2, 4)),
     image_size=32,
+    patch=2,
     levels=(-0.5, 1.3),
     batch_size=16,
     optimizer="muon",
@@ -264,7 +265,7 @@ PRESETS: dict[str, Preset] = {
     ),
     # photographs by class on a core or two of a CPU (recipes/natural.sh)
     "natural32": _NATURAL,
-    "natural64": replace(_NATURAL, image_size=64, patch=2, levels=(-0.4, 1.3)),
+    "natural64": replace(_NATURAL, image_size=64, levels=(-0.4, 1.3)),
     # one's own pictures on a CPU or a small GPU
     "small32": Preset(replace(_SMALL, num_res_blocks=2, dropout=0.1), image_size=32, flip=True),
     "small64": Preset(replace(_SMALL, num_res_blocks=2, dropout=0.1), image_size=64, patch=2, flip=True),

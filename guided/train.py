@@ -14,6 +14,7 @@ from typing import Any, Literal, TextIO
 import torch
 from torch import nn
 
+from guided.devices import computes_bfloat16
 from guided.training.files import cut_log, write_line
 from guided.training.posthoc import Posthoc, Profiles
 from guided.training.recipe import Recipe
@@ -90,7 +91,8 @@ def train(
             `step.ema` a copy of the weights.
         posthoc: keep snapshots of power-function averages in `out/posthoc`, from which `guided.reconstruct` makes an
             average of any length afterwards (Karras et al. 2024); None keeps none.
-        precision: of the forward pass; "fp16" scales the loss. On the CPU it trains in bf16, with a warning.
+        precision: of the forward pass; "fp16" scales the loss. On the CPU it trains in bf16 instead, and "bf16" in fp32
+            where the device has no instructions for it, each with a warning.
         accumulate: batches per optimizer step.
         clip: largest global 2-norm of the gradient, or None.
         seed: of the run's randomness, not negative.
@@ -181,6 +183,10 @@ def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "fp16" and device.type == "cpu":
         warnings.warn("fp16 is of no use on the CPU: training in bf16 instead", stacklevel=3)
         precision = "bf16"
+    if precision == "bf16" and not computes_bfloat16(device):
+        faster = " (fp16 is faster)" if device.type == "cuda" else ""
+        warnings.warn(f"bf16 is emulated on this {device.type}, slowly: training in fp32 instead{faster}", stacklevel=3)
+        precision = "fp32"
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -108,6 +109,17 @@ def test_half_storage(tmp_path):
         assert q.dtype == torch.float32, name
         assert torch.equal(q, p.bfloat16().float()), name
     assert {v.dtype for v in read_weights(tmp_path / "half").values()} == {torch.float32}
+
+
+def test_bfloat16_that_would_be_emulated_is_made_with_a_warning(tmp_path, monkeypatch):
+    save(make(), tmp_path)
+    for has, said in ((True, 0), (False, 1)):
+        monkeypatch.setattr("guided.devices.computes_bfloat16", lambda device, has=has: has)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = load(tmp_path, dtype="bfloat16")
+        assert [str(w.message) for w in caught] == ["bfloat16 is emulated on this cpu, slower than float32"] * said
+        assert torch.bfloat16 in {p.dtype for p in model.parameters()}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

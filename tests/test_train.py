@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import warnings
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from training_toys import QUIET, SGD, Pairs, assert_same, last_of, noisy_loss, p
 
 from guided.train import train
 from guided.training.files import read_state
-from guided.training.optimizers import OPTIMIZERS
+from guided.training.optimizers import NEWTON_SCHULZ, OPTIMIZERS, orthogonal
 from guided.training.recipe import ema_decay, lr_factor
+
+loop = importlib.import_module("guided.train")
 
 # what the steps compute
 
@@ -212,7 +215,6 @@ def test_gives_up_after_fifty_skipped_steps_in_a_row():
 
 
 def test_fp16_scales_the_loss_and_backs_off(tmp_path, monkeypatch):
-    loop = importlib.import_module("guided.train")
     monkeypatch.setattr(loop, "_autocast_dtype", lambda precision, device: torch.float16)
 
     def go(net, images):
@@ -228,13 +230,25 @@ def test_fp16_scales_the_loss_and_backs_off(tmp_path, monkeypatch):
     assert any(not torch.equal(v, before[k]) for k, v in weights(net).items())
 
 
-def test_fp16_on_the_cpu_is_bf16():
+def test_fp16_on_the_cpu_is_bf16(monkeypatch):
+    monkeypatch.setattr(loop, "computes_bfloat16", lambda device: True)
     with pytest.warns(UserWarning, match="bf16 instead"):
         half = last_of(train(small_net(), Pairs(4), noisy_loss, images=12, precision="fp16", **QUIET))
     brain = last_of(train(small_net(), Pairs(4), noisy_loss, images=12, precision="bf16", **QUIET))
     full = last_of(train(small_net(), Pairs(4), noisy_loss, images=12, **QUIET))
     assert half.loss == brain.loss != full.loss
     assert_close(brain.loss, full.loss, rtol=0.02, atol=0)
+
+
+def test_bf16_is_fp32_where_it_would_be_emulated(monkeypatch):
+    full = last_of(train(small_net(), Pairs(4), noisy_loss, images=12, **QUIET))
+    for has, message in ((False, "bf16 is emulated on this cpu, slowly: training in fp32 instead"), (True, None)):
+        monkeypatch.setattr(loop, "computes_bfloat16", lambda device, has=has: has)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            half = last_of(train(small_net(), Pairs(4), noisy_loss, images=12, precision="bf16", **QUIET))
+        assert (half.loss == full.loss) is not has
+        assert [str(w.message) for w in said] == ([] if message is None else [message])
 
 
 # what is said on the way
@@ -280,6 +294,40 @@ def test_bad_arguments_are_named_before_any_work(wrong, message):
 def test_a_module_without_parameters_to_train_is_refused():
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         train(small_net().requires_grad_(False), Pairs(4), plain_loss, images=8, **QUIET)
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (8, 40), (40, 8)])
+@pytest.mark.parametrize("smallest", [1.0, 1e-3, 0.0])
+def test_orthogonal_is_five_rounds_of_the_polynomial_on_the_singular_values(shape, smallest):
+    torch.manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
+    s = torch.linspace(1, smallest, len(v), dtype=torch.float64)
+    expected, (a, b, c) = s / s.norm(), NEWTON_SCHULZ
+    for _ in range(5):
+        expected = a * expected + b * expected**3 + c * expected**5
+    assert_close(orthogonal(u @ s.diag() @ v), (u @ expected.diag() @ v).float(), rtol=0, atol=1e-4)
+
+
+def test_muon_steps_as_torch_does_on_matrices_and_as_adamw_elsewhere():
+    """torch's Muon makes them orthogonal in bfloat16: near it, not at it. A kernel is the matrix of its rows."""
+    torch.manual_seed(0)
+    groups = {"lr": 0.01, "weight_decay": 0.1}
+    kernel, bias = torch.randn(8, 6, 3, 3), torch.randn(8)
+    ours = [nn.Parameter(v.clone()) for v in (kernel, bias)]
+    matrix, vector = nn.Parameter(kernel.flatten(1).clone()), nn.Parameter(bias.clone())
+    optimizers = [
+        OPTIMIZERS["muon"]([{"params": ours, **groups}]),
+        torch.optim.Muon([matrix], momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw", **groups),
+        torch.optim.AdamW([vector], betas=(0.9, 0.99), **groups),
+    ]
+    for _ in range(4):
+        ours[0].grad, ours[1].grad = torch.randn_like(kernel), torch.randn_like(bias)
+        matrix.grad, vector.grad = ours[0].grad.flatten(1), ours[1].grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    moved = ours[0].detach() - kernel
+    assert_close(ours[1], vector, rtol=1e-5, atol=1e-6)
+    assert (ours[0].flatten(1) - matrix).norm() < 0.02 * moved.norm()
 
 
 def test_muon_makes_the_updates_of_kernels_orthogonal():

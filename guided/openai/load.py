@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from guided.devices import check_device
+from guided.devices import check_device, check_dtype
 from guided.model import Model
 from guided.networks import Encoder
 from guided.openai.presets import PRESETS, Official, fitting, preset_row
@@ -45,10 +45,11 @@ def load(
             (the first wrong keys are named), or fits several presets and none is given; class_names has the
             wrong length.
     """
-    device, tensors = check_device(device), read_tensors(path)
+    device = check_device(device)
+    dtype, tensors = check_dtype(dtype, device), read_tensors(path)
     name, row = _identify(tensors, str(path), preset, classifier=False)
     names = _class_names(class_names, row.classes, name)
-    net = _filled(row, tensors, str(path)).to_torso(dtype or torch.float32)
+    net = _filled(row, tensors, str(path)).to_torso(dtype)
     model = Model(
         net,
         row.chain(),
@@ -71,9 +72,10 @@ def load_encoder(
     dtype: torch.dtype | None = None,
 ) -> tuple[Encoder, Official]:
     """An official classifier's network, in eval mode and frozen, and its row; otherwise as `load`."""
-    device, tensors = check_device(device), read_tensors(path)
+    device = check_device(device)
+    dtype, tensors = check_dtype(dtype, device), read_tensors(path)
     _, row = _identify(tensors, str(path), preset, classifier=True)
-    net = _filled(row, tensors, str(path)).to_torso(dtype or torch.float32)
+    net = _filled(row, tensors, str(path)).to_torso(dtype)
     return net.eval().requires_grad_(False).to(device), row
 
 
