@@ -89,9 +89,9 @@ def orthogonal(m: Tensor) -> Tensor:
 
 def _muon(grad: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
     if not state:
-        state["momentum"] = torch.zeros_like(grad)
-    state["momentum"].lerp_(grad, 1 - group["momentum"])
-    m = grad.lerp(state["momentum"], group["momentum"]).flatten(1)
+        state["momentum_buffer"] = torch.zeros_like(grad)
+    state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
+    m = grad.lerp(state["momentum_buffer"], group["momentum"]).flatten(1)
     rms_of_adam = 0.2 * max(m.shape) ** 0.5  # an orthogonal matrix has the root mean square max(out, in)^-1/2
     return (rms_of_adam * orthogonal(m)).reshape(grad.shape).to(grad.dtype)
 
@@ -99,10 +99,10 @@ def _muon(grad: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Tens
 def _adam(grad: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
     (beta1, beta2), eps = group["betas"], group["eps"]
     if not state:
-        state.update(step=torch.zeros(()), mean=torch.zeros_like(grad), square=torch.zeros_like(grad))
+        state.update(step=torch.zeros(()), exp_avg=torch.zeros_like(grad), exp_avg_sq=torch.zeros_like(grad))
     t = state["step"].add_(1).item()
-    mean = state["mean"].lerp_(grad, 1 - beta1) / (1 - beta1**t)
-    square = state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2) / (1 - beta2**t)
+    mean = state["exp_avg"].lerp_(grad, 1 - beta1) / (1 - beta1**t)
+    square = state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2) / (1 - beta2**t)
     return mean / (square.sqrt() + eps)
 
 
