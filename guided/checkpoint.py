@@ -113,11 +113,14 @@ def build(config: dict[str, Any], folder: Path | None = None, *, empty: bool = F
         ValueError: an unknown or a missing key, named.
     """
     known = {"format", "kind", "provenance", "network", "schedule", "null_class", *MODEL_FIELDS}
-    check_keys(config, known | {"segments", "reader", "autoencoder", "tuned"}, "config.json", required=known)
+    check_keys(
+        config, known | {"segments", "reader", "autoencoder", "tuned", "residual"}, "config.json", required=known
+    )
     own = {name: config[name] for name in MODEL_FIELDS}
     if config.get("segments") is not None:
         check_keys(config["segments"], SEGMENTS_KEYS, "the segments in config.json", required=SEGMENTS_KEYS)
         own["segments"] = Segments(**config["segments"])
+    own["residual"] = config.get("residual", False)
     own["reader"] = reader_from(config.get("reader"), folder)
     own["autoencoder"] = _autoencoder_of(config.get("autoencoder"), folder)
     with _Undrawn() if empty else nullcontext():
@@ -153,6 +156,7 @@ def model_config(model: Model) -> dict[str, Any]:
         "null_class": model.null_label is not None,
         **own,
         **({"segments": asdict(model.segments)} if model.segments else {}),
+        **({"residual": True} if model.residual else {}),
         **({"reader": model.reader.config()} if model.reader else {}),
         **({"tuned": model.tuned} if model.tuned else {}),
         **({"autoencoder": AUTOENCODER} if model.autoencoder is not None else {}),

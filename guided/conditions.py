@@ -135,6 +135,11 @@ def expand(value: Tensor, n: int, name: str) -> Tensor:
     return value.expand(n, *value.shape[1:])
 
 
+def enlarged(low_res: Tensor, like: Tensor) -> Tensor:
+    """low_res (N, C, h, w) at the size of `like`, bicubic."""
+    return F.interpolate(low_res, like.shape[2:], mode="bicubic", align_corners=False)
+
+
 def as_network_sees(key: str, value: Tensor, x: Tensor, patch: int) -> Tensor:
     """A picture that is a condition, for a batch x: its rows, dtype, device and patches.
 

@@ -52,6 +52,7 @@ def like(
         reader=old.reader,
         segments=old.segments,
         autoencoder=old.autoencoder,
+        residual=old.residual,
     )
     same = list(class_names) == old.class_names and (old.null_label is not None) == null_class
     return new, fill(new.net, old.net.state_dict(), str(source), same_classes=same)

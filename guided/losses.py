@@ -50,7 +50,7 @@ def denoising_loss(
     """
     if weighting is not None and weighting not in WEIGHTINGS:
         raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)} or None, got {weighting!r}")
-    sigma = float64(sigma)
+    sigma, x0 = float64(sigma), x0 - model.centre(x0, **cond)
     x = x0 + _rows(sigma, x0) * noise
     c, raw = model.predict_raw(x, sigma, **cond)
     loss = _mse(model, c, raw, x, x0, noise, pixels)
@@ -115,8 +115,8 @@ def variational_term(
     """
     step = ChainStep.at(_chain(model, chain), t, x0)
     x = x0 + step.sigma * noise
-    c, raw = model.predict_raw(x, step.level, **cond)
-    return _vb(model, c, raw, x, x0, step, variance)
+    pred = model(x, step.level, **cond)
+    return _vb(pred.x0, pred.var_frac, x, x0, step, variance)
 
 
 def hybrid_loss(
@@ -146,7 +146,8 @@ def hybrid_loss(
     c, raw = model.predict_raw(x, step.level, **cond)
     mse = _mse(model, c, raw, x, x0, noise)
     mean, v = raw.chunk(2, dim=1)
-    vb = _vb(model, c, torch.cat([mean.detach(), v], dim=1), x, x0, step, "learned")
+    pred = model.decode(c, torch.cat([mean.detach(), v], dim=1), x)
+    vb = _vb(pred.x0, pred.var_frac, x, x0, step, "learned")
     return mse + (len(chain) / 1000 if vb_scale is None else vb_scale) * vb
 
 
@@ -220,12 +221,7 @@ def _chain(model: Model, chain: Schedule | None) -> Schedule:
     return chain
 
 
-def _vb(model: Model, c, raw: Tensor, x: Tensor, x0: Tensor, step: ChainStep, variance: str | None) -> Tensor:
-    pred = model.decode(c, raw, x)
-    return _vb_of(pred.x0, pred.var_frac, x, x0, step, variance)
-
-
-def _vb_of(
+def _vb(
     pred_x0: Tensor, var_frac: Tensor | None, x: Tensor, x0: Tensor, step: ChainStep, variance: str | None
 ) -> Tensor:
     variance = variance or ("fixed-small" if var_frac is None else "learned")
@@ -270,7 +266,7 @@ def bits_per_dim(
         x = x0 + step.sigma * eps
         pred = model(x, step.level, **cond)
         pred_x0 = pred.x0.clamp(-1, 1) if clip else pred.x0
-        vb = _vb_of(pred_x0, pred.var_frac, x, x0, step, variance)
+        vb = _vb(pred_x0, pred.var_frac, x, x0, step, variance)
         pred_eps = (x - pred_x0) / step.sigma
         columns.append((vb, _mean((pred_x0 - x0) ** 2), _mean((pred_eps - eps) ** 2)))
     vb, x0_mse, mse = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))

@@ -58,10 +58,13 @@ class Model(nn.Module):
         reader: what makes tokens, or encoded text, of prompts, for a network that takes text (`guided.text`).
         autoencoder: x is no picture but its latents (Rombach et al. 2022). channels and image_size stay the picture's;
             `space` leads from the one to the other.
+        residual: F works around low_res, enlarged (`centre`): it sees x and estimates x0 less that picture, and
+            sigma_data is the deviation of what is left. Before any training such a model enlarges as bicubic does.
 
     Raises:
         ValueError: the parametrization is unknown, or "flow", "vp", "sub-vp" or "ve" is given a discrete schedule;
-            sigma_min and sigma_max are not a range; or the network has another number of classes.
+            sigma_min and sigma_max are not a range; the network has another number of classes; or residual is asked of
+            a network without low_res or beside a discrete schedule.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Model(nn.Module):
         segments: Segments | None = None,
         reader: Reader | None = None,
         autoencoder: Autoencoder | None = None,
+        residual: bool = False,
     ):
         super().__init__()
         if parametrization not in PARAMETRIZATIONS:
@@ -111,6 +115,9 @@ class Model(nn.Module):
         if segments is not None and segments.channels != channels:
             raise ValueError(f"these segments take {segments.channels} channels, the model has {channels}")
         self.segments, self.reader, self.autoencoder = segments, reader, autoencoder
+        if residual and (schedule is not None or "low_res" not in self.conditions):
+            raise ValueError("residual is for continuous models whose network takes low_res")
+        self.residual = residual
         self.tuned: dict[str, dict[str, Any]] = {}  # "8": the levels that `guided tune` found for 8 steps
         if autoencoder is not None:
             self._check_latent(autoencoder)
@@ -130,8 +137,24 @@ class Model(nn.Module):
         Raises:
             ValueError: x has the wrong shape or channels, or a condition is missing, unknown or of the wrong size.
         """
-        c, raw = self.predict_raw(x, sigma, **cond)
-        return self.decode(c, raw, x)
+        if not self.residual:
+            c, raw = self.predict_raw(x, sigma, **cond)
+            return self.decode(c, raw, x)
+        centre = self.centre(x, **cond)
+        c, raw = self.predict_raw(x - centre, sigma, **cond)
+        return Prediction(self.decode(c, raw, x - centre).x0 + centre)
+
+    def centre(self, x: Tensor, **cond: Tensor | None) -> Tensor | float:
+        """What `predict_raw` and `decode` take x, and give x0, less of: low_res enlarged to x's size, of a residual
+        model; else 0.
+
+        Source:
+            Li et al. 2022 (SRDiff, arXiv:2104.14951), its residual prediction.
+        """
+        if not self.residual:
+            return 0.0
+        low_res = conditions.check_picture("low_res", cond.get("low_res"), self.channels)
+        return conditions.enlarged(conditions.expand(onto(low_res, x.device, x.dtype), x.shape[0], "low_res"), x)
 
     def score(self, x: Tensor, sigma: Tensor | float, **cond: Tensor | None) -> Tensor:
         """grad_x log p(x; sigma | cond), like x; arguments and errors as for `forward`. `guided.score` is of any D."""

@@ -37,6 +37,7 @@ class Preset:
             `data` then is how `PairBatches` varies the pairs.
         shrink: the model enlarges pictures so many times, at each side; 1: it does not.
         low_res_noise: greatest level of the noise on what it enlarges, which it is told; 0: none, and it is not.
+        residual: what enlarges makes only what bicubic enlargement lacks.
         holes: the model fills holes, drawn at random.
         text_dropout: share of captions replaced by the empty one; for networks that take text.
         latent: the model works in the latents of an autoencoder; image_size stays that of the pictures.
@@ -69,6 +70,7 @@ class Preset:
     segment: str | None = None
     shrink: int = 1
     low_res_noise: float = 0.0
+    residual: bool = False
     holes: bool = False
     text_dropout: float = 0.1
     latent: bool = False
@@ -141,6 +143,7 @@ class Preset:
             time_scale=self.time_scale if chain is None else 1.0,
             reader=reader or (None if text is None else Bytes(text.context)),
             autoencoder=autoencoder,
+            residual=self.residual,
         )
 
     def reading(self, tower: OpenClip) -> Preset:
@@ -244,14 +247,17 @@ PRESETS: dict[str, Preset] = {
         told=True,
         data={"label": "subgroup", "other": "category", "min_per_class": 8, "background": "white"},
     ),
-    # emoji of 64 pixels made 128, 1.0 M parameters: the details are local, and the label adds nothing
+    # emoji of 64 pixels made 128, 1.0 M parameters: the details are local, and the label adds nothing; sigma_data is of
+    # what bicubic enlargement lacks
     "emoji128": Preset(
         replace(_SMALL, model_channels=32, channel_mult=(1, 2, 2), attention_resolutions=()),
         image_size=128,
         patch=2,
         shrink=2,
-        low_res_noise=0.3,
-        sigma_data=0.7,
+        low_res_noise=0.1,
+        residual=True,
+        levels=(-2.3, 1.3),
+        sigma_data=0.1,
         batch_size=8,
         optimizer="muon",
         lr=2e-3,

@@ -18,8 +18,10 @@ import guided
 from guided import cli
 from guided.data import Batches, Images
 from guided.derived import Derived
+from guided.finetune import like
 from guided.holes import random_hole
 from guided.levels import LogNormal
+from guided.losses import WEIGHTINGS, denoising_loss
 from guided.model import Model
 from guided.networks import TextConfig, UNet, UNetConfig
 from guided.objective import Objective
@@ -134,6 +136,47 @@ def test_what_lies_in_the_hole_is_not_seen_and_what_lies_around_it_is(patch):
     rows = [torch.nn.functional.pixel_unshuffle(v, patch) if patch > 1 else v for v in (seen, known)]
     want = model.decode(c, torch.nn.functional.pixel_shuffle(plain(torch.cat([inputs, *rows], 1), t), patch), x).x0
     assert_close(D(image, mask), want, rtol=0, atol=1e-5)
+
+
+def upsampler(residual: bool, patch: int = 1, zero: bool = False) -> Model:
+    torch.manual_seed(0)
+    net = UNet(replace(TINY, in_channels=3 * patch**2, out_channels=3 * patch**2, low_res=True))
+    for p in net.parameters() if not zero else ():
+        p.data.add_(0.1 * torch.randn_like(p))
+    return Model(net, None, "edm", image_size=16, patch=patch, sigma_data=0.1, residual=residual).eval()
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_residual_model_is_the_plain_one_around_the_enlarged_picture(patch):
+    low_res, x = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 16, 16)
+    plain, model = upsampler(False, patch), upsampler(True, patch)
+    centre = torch.nn.functional.interpolate(low_res, (16, 16), mode="bicubic", align_corners=False)
+    for sigma in (0.05, torch.tensor([0.3, 5.0])):
+        want = plain(x - centre, sigma, low_res=low_res).x0 + centre
+        assert torch.equal(model(x, sigma, low_res=low_res).x0, want)
+        assert_close(model.given(low_res=low_res[:1])(x, sigma).x0[:1], want[:1])
+    fresh = upsampler(True, patch, zero=True)  # whose network still says 0
+    assert_close(fresh(80 * x, 80.0, low_res=low_res).x0, centre, rtol=0, atol=1e-3)
+
+
+def test_the_loss_of_a_residual_model_is_its_denoisers_error():
+    model, x0, low_res = upsampler(True), torch.randn(2, 3, 16, 16), torch.randn(2, 3, 8, 8)
+    sigma, noise = torch.tensor([0.2, 1.0], dtype=torch.float64), torch.randn(2, 3, 16, 16)
+    x = x0 + sigma.float()[:, None, None, None] * noise
+    error = (model(x, sigma, low_res=low_res).x0 - x0).square().flatten(1).mean(1)
+    made = denoising_loss(model, x0, sigma, noise=noise, weighting="edm", low_res=low_res)
+    assert_close(made.double(), WEIGHTINGS["edm"](sigma, 0.1) * error, rtol=1e-4, atol=0)
+
+
+def test_residual_is_stored_kept_and_refused_where_there_is_nothing_to_lean_on(tmp_path):
+    guided.save(upsampler(True), tmp_path / "up")
+    assert guided.load(tmp_path / "up").residual and like(tmp_path / "up", [])[0].residual
+    guided.save(upsampler(False), tmp_path / "plain")
+    assert not guided.load(tmp_path / "plain").residual
+    net = UNet(replace(TINY, low_res=True))
+    for how in ({"net": UNet(TINY)}, {"net": net, "schedule": guided.Schedule.linear(100), "parametrization": "eps"}):
+        with pytest.raises(ValueError, match="residual is for continuous models whose network takes low_res"):
+            Model(**{"parametrization": "edm", **how}, image_size=8, residual=True)
 
 
 def test_pictures_and_masks_that_do_not_fit_are_told():
