@@ -3,7 +3,10 @@
 #
 #   recipes/clip64.sh emoji-64.zip [RUNS]
 #
-# RUNS, by default runs/, receives emoji64-clip and judge-clip. Started again, each run goes on where it was.
+# Data: the pack of make_emoji_pack.py. Seed 0, the judge's 1234. RUNS, by default runs/, receives emoji64-clip and judge-clip. Started
+# again, each run goes on where it was. Time: 15 minutes of one core of an AMD EPYC with avx512_bf16 for the first; on a GPU not measured.
+# Expected: recall@10 of held-out captions 0.45 on clean pictures, 0.48 at sigma 1; the mean rank of the asked caption falls from 50 to 29
+# of 100 at scale 3. All figures: classifiers/clip/weights/emoji64/README.md.
 set -euo pipefail
 pack=$1
 runs=${2:-runs}

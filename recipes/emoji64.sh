@@ -4,7 +4,14 @@
 #   recipes/emoji64.sh emoji-64.zip [RUNS]
 #
 # The pack comes from   python recipes/make_emoji_pack.py emoji-64.zip   (Debian: fonts-noto-color-emoji, unicode-data).
-# RUNS, by default runs/, receives emoji64, emoji64-classifier and emoji64-judge. Started again, each run goes on where it was.
+# Data: 1,430 training pictures and 165 held out, 72 classes. Seed 0, the judge's 1234. RUNS, by default runs/, receives emoji64,
+# emoji64-classifier and emoji64-judge. Started again, each run goes on where it was.
+# Time, by the clock on one core of a two-core AMD EPYC with avx512_bf16: generator 1 h 55 min (20 pictures a second), classifier 40 min
+# beside much else, judge 6 min. On a core with AVX2 alone the generator
+# learns from 2.7 pictures a second, in fp32. On a GPU not measured.
+# Expected: the judge finds the asked class in 0.34 of the samples without guidance, 0.55 at scale 2 and 0.50 of real pictures; the
+# classifier is right in 0.48 of held-out pictures up to sigma 1.3. All figures: guided/weights/emoji64/README.md and
+# classifiers/weights/emoji64/README.md.
 set -euo pipefail
 pack=$1
 runs=${2:-runs}

@@ -4,7 +4,10 @@
 #   recipes/nuclei128.sh nuclei-128.zip [RUNS]
 #
 # The pack comes from   python recipes/make_nuclei_pack.py kaggle-dsbowl-2018-dataset-fixes nuclei-128.zip
-# RUNS, by default runs/, receives nuclei128 and nuclei128-direct. Started again, each run goes on where it was.
+# Data: 479 training pictures, 52 for validation, 133 for the test. Seed 0. RUNS, by default runs/, receives nuclei128 and
+# nuclei128-direct. Started again, each run goes on where it was. Time: 30 minutes by the clock on a share of a core of an AMD EPYC with
+# avx512_bf16; on a GPU not measured. Expected: Dice 0.888 of an ensemble of 16, 0.862 of one sample, 0.900 of the network trained directly.
+# All figures: guided/weights/nuclei128/README.md.
 set -euo pipefail
 pack=$1
 runs=${2:-runs}
