@@ -101,19 +101,25 @@ class Study:
         self.features = [features_of(name, "cpu") for name in args.features]
         self.judge = None if args.judge is None else judge_of(args.judge, "cpu")
         self.clf = None if args.classifier == "none" else classifiers.load(args.classifier)
+        if args.real is not None:
+            self.train, self.held_out = (p.shuffled(0, args.real) for p in (self.train, self.held_out))
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))[: args.n]
         self.labels = None if self.train.labels is None else self.train.labels[order]
         self.file = Path(args.results) / f"study-{self.name}.json"
         self.figures = json.loads(self.file.read_text()) if self.file.exists() else {"about": {}, "rows": {}}
         about = self._about()
         was = self.figures["about"]
-        for key in ("model", "n", "features", "dtype", "data"):
+        for key in ("model", "n", "features", "dtype", "data", "train"):
             if was and was.get(key) != about[key]:
                 raise ValueError(f"{self.file} holds figures of another {key}: {was.get(key)}; give another --name")
         self.figures["about"] = {**about, "judge": about["judge"] or was.get("judge")}
 
     def _about(self) -> dict:
+        said = {"--real": self.args.real, "--features": self.args.features, "--split": self.args.split}
+        usual = {name: parser().get_default(name.lstrip("-")) for name in said}
+        words = {name: " ".join(v) if isinstance(v, list) else v for name, v in said.items() if v != usual[name]}
         return {
+            "told": "".join(f" {name} {value}" for name, value in words.items()),
             "data": Path(self.args.data).name, "model": self.args.model, "n": self.args.n, "dtype": self.args.dtype,
             "features": [f.name for f in self.features], "judge": self.judge and self.judge.name,
             "train": len(self.train), "held_out": len(self.held_out), "guided_steps": GUIDED_STEPS, "window": WINDOW,
@@ -209,6 +215,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--judge", help="a classifier of its own that judges; may be given later")
     p.add_argument("--features", nargs="+", default=["colours", "pca64+clip:emoji64"])
     p.add_argument("--n", type=int, default=160, help="samples a row")
+    p.add_argument("--real", type=int, help="at most so many training and held-out pictures, at random")
     p.add_argument("--parts", nargs="+", default=["guidance", "samplers"], choices=["guidance", "samplers"])
     p.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), help="evaluations")
     p.add_argument("--samplers", nargs="+", default=list(STUDIED))

@@ -52,7 +52,7 @@ def section(name: str, study: dict, images: Path) -> str:
         "",
         f"Model `{about['model']}` in {about['dtype']}, {about['n']} samples a row, {about['train']} training and "
         f"{about['held_out']} held-out pictures. Made by `python benchmarks/study.py {about['data']} --model "
-        f"{about['model']} --n {about['n']} --dtype {about['dtype']}`.",
+        f"{about['model']} --n {about['n']} --dtype {about['dtype']}{about.get('told', '')}`.",
         "",
     ]
     if any(row["part"] == "samplers" for row in rows.values()):

@@ -59,6 +59,7 @@ class Pictures:
     def shuffled(self, seed: int = 0, count: int | None = None) -> Pictures:
         """The same in random order, or `count` of them."""
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+        key = hashlib.sha256(f"{self.key} {seed} {len(order)}".encode()).hexdigest()
         return replace(
             self,
             count=len(order),
@@ -66,7 +67,7 @@ class Pictures:
             labels=None if self.labels is None else self.labels[order],
             captions=None if self.captions is None else tuple(self.captions[i] for i in order),
             statistics=None,
-            key="",
+            key=key if self.key else "",
         )
 
 
