@@ -55,19 +55,15 @@ def main() -> None:
     chosen = torch.linspace(0, len(images) - 1, min(args.n, len(images))).long().tolist()
     real = torch.stack([images.image(i) for i in chosen]).float() / 127.5 - 1
     low_res = F.avg_pool2d(real, 2)
-    made = torch.stack([
-        guided.sample(
-            model, low_res=low_res, steps=args.steps, seeds=[len(real) * k + i for i in range(len(real))], batch_size=16,
-            progress=True,
-        )
-        for k in range(args.samples)
-    ])  # fmt: skip
+    how = {"low_res": low_res, "steps": args.steps, "batch_size": 16, "progress": True}
+    made = torch.stack([guided.sample(model, seeds=k * len(real), **how) for k in range(args.samples)])
     bicubic = enlarged(low_res, real).clamp(-1, 1)
     lines = [
         "# Enlargement",
         "",
-        f"{len(real)} held-out pictures of {model.image_size} pixels from their means over 2x2; unipc, {args.steps} steps, no noise on",
-        "the small picture. PSNR in dB; sharpness is the size of differences between neighbours over that of the real ones.",
+        f"{len(real)} held-out pictures of {model.image_size} pixels, made of their means over 2x2; unipc, {args.steps} "
+        "steps, no noise on the small picture. PSNR in dB; sharpness is the size of differences between neighbours over "
+        "that of the real pictures. Standard errors are over the pictures.",
         "",
         "| | PSNR | sharpness |",
         "|---|---|---|",
@@ -77,7 +73,7 @@ def main() -> None:
         "",
         f"Made by `python benchmarks/upsample.py DATA --n {args.n} --samples {args.samples} --steps {args.steps}`.",
         "",
-    ]  # fmt: skip
+    ]
     RESULT.write_text("\n".join(lines))
     print("\n".join(lines))
     shown = torch.linspace(0, len(real) - 1, min(6, len(real))).long()
