@@ -61,9 +61,9 @@ def main() -> None:
     lines = [
         "# Enlargement",
         "",
-        f"{len(real)} held-out pictures of {model.image_size} pixels, made of their means over 2x2; unipc, {args.steps} "
-        "steps, no noise on the small picture. PSNR in dB; sharpness is the size of differences between neighbours over "
-        "that of the real pictures. Standard errors are over the pictures.",
+        f"{len(real)} held-out pictures of {model.image_size} pixels, made of their means over 2x2; unipc, "
+        f"{args.steps} steps, no noise on the small picture. PSNR in dB; sharpness is the size of differences between",
+        "neighbours over that of the real pictures. Standard errors are over the pictures.",
         "",
         "| | PSNR | sharpness |",
         "|---|---|---|",
