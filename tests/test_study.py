@@ -66,6 +66,17 @@ def test_a_study_goes_on_and_makes_its_page(there, monkeypatch):
         study.main([*words(), "--n", "13"])
 
 
+def test_a_study_may_take_some_of_the_real_pictures(there):
+    only = ["--parts", "samplers", "--samplers", "unipc", "--real", "13"]
+    study.main(words(*only))
+    about = json.loads((there / "results" / "study-data.json").read_text())["about"]
+    assert (about["train"], about["held_out"]) == (13, 13)
+    said = " --real 13 --features colours:2 pca3+averages:4`"
+    assert said in (there / "docs" / "study.md").read_text()
+    with pytest.raises(ValueError, match="another train"):
+        study.main(words("--parts", "samplers"))
+
+
 def test_steps_are_as_many_as_the_evaluations_allow():
     assert [study.steps_for("ddim", n) for n in (5, 250)] == [5, 250]
     assert [study.steps_for("heun", n) for n in (5, 10, 50)] == [3, 5, 25]
