@@ -100,11 +100,13 @@ def test_the_state_may_be_edited(model):
 @pytest.mark.parametrize("learned", [False, True])
 def test_every_sampler_runs(sampler, learned):
     model = make(schedule=Schedule.cosine(1000), learned_range=True) if learned else make()
-    images = sample(model, ["cat", "dog"], steps=4, sampler=sampler, seeds=3, guidance_scale=1.5)
+    own = {"rtol": 1e-2, "atol": 1e-2} if sampler == "rk45" else {}  # else a thousand calls
+    how = {"steps": 4, "sampler": sampler, "seeds": 3, "guidance_scale": 1.5, **own}
+    images = sample(model, ["cat", "dog"], **how)
     assert images.shape == (2, 3, 8, 8) and images.dtype == torch.float32
     assert bool(images.isfinite().all()) and float(images.abs().max()) <= 1
     assert not torch.allclose(images[0], images[1], atol=1e-2)
-    again = sample(model, ["cat", "dog"], steps=4, sampler=sampler, seeds=3, guidance_scale=1.5)
+    again = sample(model, ["cat", "dog"], **how)
     assert torch.equal(images, again)
 
 

@@ -97,7 +97,7 @@ def test_a_short_training_finds_discs(discs):
     m = model(TWO)
     batches = guided.PairBatches(train, TWO, 8, turn="all", jitter=0.1)
     loss = guided.Objective(m, levels=guided.levels.LogNormal(1.0, 1.5))
-    steps = guided.train(m, batches, loss, images=8 * 40, lr=3e-3, ema=0.8, optimizer=muon, progress=False)
+    steps = guided.train(m, batches, loss, images=8 * 52, lr=3e-3, ema=0.8, optimizer=muon, progress=False)
     last = list(steps)[-1]
     images = torch.stack([held.image(i) for i in range(len(held))])
     truth = torch.stack([held.labels(i) for i in range(len(held))])[:, None]
