@@ -98,7 +98,7 @@ def segmenting(shelf: Shelf) -> Any:
             raise ValueError("the seed is missing")
         net, source, n = shelf.segmenter(model), uploaded(picture), int(samples)
         results = editing.segment_stream(
-            net, source, samples=n, steps=int(steps), seeds=[int(seed)], batch_size=max(1, min(4, n // 2))
+            net, source, samples=n, steps=int(steps), seeds=[int(seed)], batch_size=min(2, n)
         )  # in small parts, so that there is something to see soon, and a Cancel is heard
         image, started = _seen(net, source), time.monotonic()
         with runs.named() as run:

@@ -52,7 +52,7 @@ def test_what_is_wrong_is_said(client, tmp_path, picture, seed, said):
 
 def test_a_segmentation_that_is_cancelled_stops(client):
     source = gradio_client.handle_file(example("nuclei-2"))
-    job = client.submit(source, 24, "nuclei128", 20, 0, api_name="/segment")
+    job = client.submit(source, 64, "nuclei128", 10, 0, api_name="/segment")
     assert "Mask" in next(iter(job))[-1]
     job.cancel()
     *_, live = client.predict(source, 1, "nuclei128", 1, 0, api_name="/segment")
