@@ -115,7 +115,8 @@ class Study:
         self.figures["about"] = {**about, "judge": about["judge"] or was.get("judge")}
 
     def _about(self) -> dict:
-        said = {"--real": self.args.real, "--features": self.args.features, "--split": self.args.split}
+        shown = ("classifier", "judge", "real", "features", "split")
+        said = {f"--{name}": getattr(self.args, name) for name in shown}
         usual = {name: parser().get_default(name.lstrip("-")) for name in said}
         words = {name: " ".join(v) if isinstance(v, list) else v for name, v in said.items() if v != usual[name]}
         return {

@@ -142,7 +142,8 @@ class Model(nn.Module):
             return self.decode(c, raw, x)
         centre = self.centre(x, **cond)
         c, raw = self.predict_raw(x - centre, sigma, **cond)
-        return Prediction(self.decode(c, raw, x - centre).x0 + centre)
+        made = self.decode(c, raw, x - centre)
+        return Prediction(made.x0 + centre, made.var_frac)
 
     def centre(self, x: Tensor, **cond: Tensor | None) -> Tensor | float:
         """What `predict_raw` and `decode` take x, and give x0, less of: low_res enlarged to x's size, of a residual

@@ -184,8 +184,7 @@ def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
         warnings.warn("fp16 is of no use on the CPU: training in bf16 instead", stacklevel=3)
         precision = "bf16"
     if precision == "bf16" and not computes_bfloat16(device):
-        faster = " (fp16 is faster)" if device.type == "cuda" else ""
-        warnings.warn(f"bf16 is emulated on this {device.type}, slowly: training in fp32 instead{faster}", stacklevel=3)
+        warnings.warn(f"bf16 is emulated on this {device.type}, slowly: training in fp32 instead", stacklevel=3)
         precision = "fp32"
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
