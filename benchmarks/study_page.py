@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 BUDGETS = (5, 10, 20, 50, 250)
 DISTANCE = "Frechet distance"
+SAME = {"euler": "ddim", "euler_ancestral": "ddpm"}  # one method by two names, number for number (tests/test_study.py)
 KINDS = {
     "none": "no guidance",
     "cfg": "classifier-free",
@@ -56,7 +57,8 @@ def section(name: str, study: dict, images: Path) -> str:
         "",
     ]
     if any(row["part"] == "samplers" for row in rows.values()):
-        lines += ["### Evaluations against quality", "", "No guidance; spacing uniform in log SNR.", ""]
+        same = " and ".join(f"`{name}` is `{other}`" for name, other in SAME.items())
+        lines += ["### Evaluations against quality", "", f"No guidance; spacing uniform in log SNR; {same} here.", ""]
         lines += [image(f"study-{name}-evaluations.png", "Frechet distance by evaluations")]
         for feature in features:
             lines += [f"Frechet distance, {feature} (held-out pictures: {cell(rows['held-out'], feature)}):", ""]

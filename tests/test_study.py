@@ -11,6 +11,7 @@ import torch
 
 import guided
 from guided.networks import UNet, UNetConfig
+from guided.types import Prediction
 
 pytest.importorskip("matplotlib")
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -87,3 +88,19 @@ def test_a_figure_not_there_is_a_dash():
     assert study_page.cell(None, "colours") == "-"
     estimate = {"value": 0.12345, "low": 0.1, "high": 0.15}
     assert study_page.cell({"colours": {"Frechet distance": estimate}}, "colours") == "0.123 (0.1 .. 0.15)"
+
+
+@pytest.mark.parametrize(("name", "other"), study_page.SAME.items())
+def test_samplers_left_out_are_others_number_for_number(name, other):
+    sigmas = torch.cat([torch.logspace(1.9, -2.7, 12, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 80
+    made = []
+    for sampler in (name, other):
+        source = torch.Generator().manual_seed(1)
+        noise = lambda x: torch.randn(x.shape, generator=source)  # noqa: B023, E731
+        D = lambda x, sigma: Prediction(x / (1 + sigma.view(-1, 1, 1, 1) ** 2))  # noqa: E731
+        made.append([state.x for state in study.SAMPLERS[sampler](D, x, sigmas, noise=noise)])
+    assert len(made[0]) == len(made[1]) == 12 and made[0][-1].std() > 0.5
+    for ours, theirs in zip(*made, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert name not in study.STUDIED and other in study.STUDIED
