@@ -17,6 +17,7 @@ from guided.commands import draw
 from guided.commands.clip import ClipRecipe
 from guided.commands.labels import spread
 from guided.commands.recipe import Recipe, classifier_sha256, model_sha256, to_metadata
+from guided.commands.upsampling import Upsampling
 
 MAX_PICTURES = 16  # of one run
 NONE = "none"  # a choice's value
@@ -39,6 +40,7 @@ def recipe(
     seed: int = 0,
     prompts: Sequence[str] | None = None,
     clip: ClipRecipe | None = None,
+    upsampler: str = NONE,
 ) -> Recipe:
     """The recipe of one run.
 
@@ -50,6 +52,7 @@ def recipe(
         classifier: a name on the shelf, or "none".
         seed: of the first picture; the next has seed + 1.
         prompts: one a picture, in place of `pictures` of each label.
+        upsampler: a name on the shelf, or "none": what enlarges them.
 
     Raises:
         ValueError: something is not on the shelf, not understood, or too much.
@@ -65,6 +68,10 @@ def recipe(
         guide = shelf.classifiers[guide]
         if not labels:
             raise ValueError("the classifier has no class to guide to: choose one")
+    second = None
+    if upsampler != NONE:
+        shelf.upsampler(upsampler)
+        second = Upsampling(shelf.upsamplers[upsampler], weights_of_model(shelf.upsamplers[upsampler]))
     return Recipe(
         model=shelf.generators[name],
         model_sha256=weights_of_model(shelf.generators[name]),
@@ -86,6 +93,7 @@ def recipe(
         columns=None,
         prompts=None if prompts is None else list(prompts),
         clip=clip,
+        upsampling=second,
     )
 
 
@@ -135,6 +143,11 @@ def states(
     return draw.states(made, shelf.generator(name), guide, 0, clip, trace)
 
 
+def enlarging_states(made: Recipe, shelf: Shelf, name: str, images: Tensor) -> Iterator[guided.State]:
+    """The states of its second stage, which enlarges what the first made, (N, C, h, w) in [-1, 1]."""
+    return draw.enlarging_states(made, images, shelf.generator(name), 0)
+
+
 def files(images: Tensor, made: Recipe, folder: str | Path) -> list[tuple[str, str]]:
     """Each picture in a PNG of its own with its recipe: (path, caption).
 
@@ -165,6 +178,7 @@ def changes(before: Recipe, now: Recipe) -> list[str]:
     for one in (old, new):
         one |= {"seeds": one["seeds"][0], "pictures": len(one["seeds"])}
         one |= one.pop("options") | {f"clip {k}": v for k, v in (one.pop("clip") or {}).items()}
+        one["enlarged by"] = (one.pop("upsampling") or {}).get("model")
         for name in ("labels", "prompts"):
             one[name] = ", ".join(dict.fromkeys(one[name] or [])) or NONE
     names = {"seeds": "seed", "labels": "classes"}

@@ -109,13 +109,35 @@ def cascade(
         raise ValueError(f'rounding must be "nearest", "down" or None, got {rounding!r}')
     seeds = resolve_seeds(seeds, _count(stages, labels, prompt, seeds) if n is None else n)
     _rehearse(stages, labels, prompt, seeds)
-    x: Tensor | None = None
-    for i, stage in enumerate(stages):
-        told = {} if x is None else _low_res(stage, quantise(x, rounding), seeds, i)
-        own = seeds if i == 0 else [derive_seed(seed, i) for seed in seeds]
-        how = _arguments(stage, labels, prompt) | told
-        x = sample(stage.model, seeds=own, batch_size=batch_size, progress=progress, **how)
+    how = {"batch_size": batch_size, "progress": progress}
+    x = sample(stages[0].model, seeds=seeds, **_arguments(stages[0], labels, prompt), **how)
+    for i, stage in enumerate(stages[1:], 1):
+        told = enlarging(stage, x, seeds=seeds, place=i, labels=labels, prompt=prompt, rounding=rounding)
+        x = sample(stage.model, **told, **how)
     return x
+
+
+def enlarging(
+    stage: Stage,
+    x: Tensor,
+    *,
+    seeds: Sequence[int],
+    place: int = 1,
+    labels: Labels = None,
+    prompt: Prompt = None,
+    rounding: str | None = "nearest",
+) -> dict[str, Any]:
+    """How a later stage enlarges x (N, C, h, w) in [-1, 1]: arguments of `sample` and `stream` beside its model.
+
+    `cascade` is this stage by stage; alone it serves who wants to see the states of each.
+
+    Args:
+        seeds: of the pictures, as `cascade` was given them.
+        place: of the stage in the cascade; the first that enlarges is 1.
+        labels, prompt, rounding: as `cascade` takes them.
+    """
+    told = _low_res(stage, quantise(x, rounding), list(seeds), place)
+    return {"seeds": [derive_seed(seed, place) for seed in seeds], **_arguments(stage, labels, prompt), **told}
 
 
 def _arguments(stage: Stage, labels: Labels, prompt: Prompt) -> dict[str, Any]:

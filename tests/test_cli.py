@@ -109,6 +109,7 @@ def test_the_file_remembers_everything(drawn, tiny_folder):
         "prompts": None,
         "clip": None,
         "steering": None,
+        "upsampling": None,
     }
 
 

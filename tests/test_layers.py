@@ -42,8 +42,8 @@ LAYERS = [
     {"demos"},
 ]  # fmt: skip
 COMMAND_LINE = {"guided.cli", "guided.commands", "guided.__main__"}  # above all, imported by nobody
-RECIPES = {f"guided.commands.{name}" for name in ("recipe", "draw", "labels", "clip")}  # but for what a PNG remembers:
-# pictures of the demo are made again by `guided replay` too
+RECIPES = {f"guided.commands.{name}" for name in ("recipe", "draw", "labels", "clip", "upsampling")}  # but for what a
+# PNG remembers: pictures of the demo are made again by `guided replay` too
 
 
 def files() -> list[Path]:

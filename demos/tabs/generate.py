@@ -51,6 +51,11 @@ WORDS = {
         "노이즈를 아는 분류기로도 클래스 쪽으로 이끕니다.",
     ),
     "generate.classifier-scale": ("Classifier scale", "분류기 스케일"),
+    "generate.upsampler": ("Enlarge", "확대"),
+    "generate.upsampler-info": (
+        "A second network that makes the finished pictures larger, in steps of its own.",
+        "완성된 그림을 별도의 스텝으로 더 크게 만드는 두 번째 네트워크.",
+    ),
     "generate.example-faces": ("Smiling faces", "웃는 얼굴"),
     "generate.example-mix": ("Half cat, half smiley", "고양이 반, 스마일 반"),
     "generate.example-garden": ("Fruit, vegetables, flowers, drinks", "과일·채소·꽃·음료"),
@@ -109,7 +114,7 @@ def drawing(shelf: Shelf):
     @runs.clear_errors
     def generate(
         before, model, classes, several, pictures, guidance_scale, seed, steps, sampler, classifier, classifier_scale,
-        eta, window_low, window_high,
+        eta, window_low, window_high, upsampler=NONE,
     ):  # fmt: skip
         labels = ["+".join(classes)] if several == "mix" and len(classes) > 1 else classes
         window = tuple(recipes.optional(text, "a sigma of guidance") for text in (window_low, window_high))
@@ -117,15 +122,22 @@ def drawing(shelf: Shelf):
         made = recipes.recipe(
             shelf, model, labels=labels, pictures=int(pictures), steps=steps, sampler=sampler, seed=seed,
             eta=recipes.optional(eta, "eta"), guidance_scale=guidance_scale, window=window, classifier=classifier,
-            classifier_scale=classifier_scale,
+            classifier_scale=classifier_scale, upsampler=upsampler or NONE,
         )  # fmt: skip
         same = gr.skip()
         states = recipes.states(made, shelf, model, classifier)
-        to_images = shelf.generator(model).to_images
-        for state, live in runs.watch(states, made.steps, show=lambda state: to_images(state.x0)):
+        to_images, total = shelf.generator(model).to_images, made.steps
+        if made.upsampling is not None:
+            total += made.upsampling.steps
+        for state, live in runs.watch(states, made.steps, show=lambda state: to_images(state.x0), total=total):
             x = state.x
             yield same, same, same, same, live, same
         images = to_images(x).clamp(-1, 1)
+        if made.upsampling is not None:
+            states = recipes.enlarging_states(made, shelf, model, images)
+            for state, live in runs.watch(states, made.upsampling.steps, before=made.steps, total=total):
+                images = state.x.clamp(-1, 1)
+                yield same, same, same, same, live, same
         now = (made, runs.data_url(images))
         with tempfile.TemporaryDirectory() as folder:
             shown, grid = recipes.files(images, made, folder), recipes.grid_file(images, made, folder)
@@ -201,7 +213,11 @@ def _how(shelf: Shelf) -> list[gr.components.Component]:
         info=say("generate.classifier-info"), elem_id="generate-classifier",
     )  # fmt: skip
     classifier_scale = gr.Slider(0, 30, 2.0, step=0.1, label=say("generate.classifier-scale"))
-    return [steps, sampler, classifier, classifier_scale, eta, low, high]
+    upsampler = gr.Dropdown(
+        [(say("common.none"), NONE), *shelf.upsamplers], value=NONE, label=say("generate.upsampler"),
+        info=say("generate.upsampler-info"), visible=bool(shelf.upsamplers), elem_id="generate-upsampler",
+    )  # fmt: skip
+    return [steps, sampler, classifier, classifier_scale, eta, low, high, upsampler]
 
 
 def _default(class_names: list[str]) -> list[str]:

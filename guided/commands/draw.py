@@ -44,24 +44,48 @@ def draw(
     from tqdm import tqdm
 
     starts = range(0, len(recipe.seeds), recipe.batch_size)
-    steps = len(model.sigmas(recipe.steps, recipe.spacing)) - 1
     images = []
-    with tqdm(total=steps * len(starts), unit="step", file=sys.stderr) as bar:
+    with tqdm(total=steps_of(recipe, model) * len(starts), unit="step", file=sys.stderr) as bar:
         for start in starts:
             run = states(recipe, model, classifier, start, clip)
-            images.append(_finished(_ticked(run if film is None else film.watch(run), bar), model))
+            x = _finished(_ticked(run if film is None else film.watch(run), bar), model)
+            images.append(x if recipe.upsampling is None else _enlarged(recipe, x, model, start, bar))
     return torch.cat(images)
 
 
 def draw_batch(recipe: Recipe, model: Model, classifier: Any = None, clip: Any = None) -> Tensor:
     """The pictures of a recipe that is a single batch, without a bar."""
-    return _finished(states(recipe, model, classifier, 0, clip), model)
+    x = _finished(states(recipe, model, classifier, 0, clip), model)
+    return x if recipe.upsampling is None else _enlarged(recipe, x, model, 0)
+
+
+def steps_of(recipe: Recipe, model: Model) -> int:
+    """How many states a batch has, in both stages."""
+    first = len(model.sigmas(recipe.steps, recipe.spacing)) - 1
+    if recipe.upsampling is None:
+        return first
+    stage = recipe.upsampling.stage(recipe)
+    return first + len(stage.model.sigmas(stage.steps)) - 1
+
+
+def first_steps(recipe: Recipe, model: Model, classifier: Any, clip: Any) -> None:
+    """The first step of each stage of the first batch, for who measures what a run takes."""
+    x = next(states(recipe, model, classifier, 0, clip)).x0
+    if recipe.upsampling is not None:
+        with torch.no_grad():
+            x = model.to_images(x).clamp(-1, 1)
+        next(enlarging_states(recipe, x, model, 0))
 
 
 def _finished(run: Iterator[State], model: Model) -> Tensor:
     x = guided.last(run)
     with torch.no_grad():
         return model.to_images(x).clamp(-1, 1).cpu()
+
+
+def _enlarged(recipe: Recipe, x: Tensor, model: Model, start: int, bar: Any = None) -> Tensor:
+    run = enlarging_states(recipe, x, model, start)
+    return _finished(run if bar is None else _ticked(run, bar), recipe.upsampling.stage(recipe).model)
 
 
 def _ticked(states: Iterator[State], bar: Any) -> Iterator[State]:
@@ -73,11 +97,14 @@ def _ticked(states: Iterator[State], bar: Any) -> Iterator[State]:
 def states(
     recipe: Recipe, model: Model, classifier: Any, start: int, clip: Any = None, trace: guided.Trace | None = None
 ) -> Iterator[State]:
-    """The states of the batch whose first picture is number `start`; a trace listens to "classifier" and "clip".
+    """The states of the first stage of the batch whose first picture is number `start`; a trace listens to
+    "classifier" and "clip".
 
     Raises:
         ValueError, TypeError: anything in the recipe does not fit the models; at once, before the first step.
     """
+    if recipe.upsampling is not None:
+        recipe.upsampling.check(recipe, model)
     part = slice(start, start + recipe.batch_size)
     labels = None if recipe.labels is None else to_tensor(recipe.labels, model)
     terms = {}
@@ -94,6 +121,17 @@ def states(
     y = None if labels is None else labels[part]
     text = {"prompt": prompts} if prompts is not None and "text" in model.conditions else {}
     return guided.stream(model, y, seeds=recipe.seeds[part], terms=live, **text, **recipe.how())
+
+
+def enlarging_states(recipe: Recipe, x: Tensor, model: Model, start: int) -> Iterator[State]:
+    """The states of the second stage of the batch whose first picture is number `start`.
+
+    Args:
+        x: what the first stage made, (N, C, h, w) in [-1, 1].
+    """
+    part = slice(start, start + recipe.batch_size)
+    labels = None if recipe.labels is None else to_tensor(recipe.labels, model)[part]
+    return recipe.upsampling.run(recipe, x, labels, recipe.seeds[part])
 
 
 def classifier_labels(labels: Tensor, model: Model, classifier: Any) -> Tensor:

@@ -35,14 +35,14 @@ def planned(
     """The recipe, with the batch size that fits into memory where that is asked for; it is said on stderr."""
     if args.batch_size != "auto":
         return recipe_of()
-    from guided.commands.draw import states
+    from guided.commands.draw import first_steps
     from guided.commands.memory import largest_batch
 
     args.batch_size = 2
     probe = recipe_of()
     n = len(probe.seeds)
     if n > 1:
-        run = lambda count: next(states(replace(probe, batch_size=count), model, classifier, 0, clip))  # noqa: E731
+        run = lambda count: first_steps(replace(probe, batch_size=count), model, classifier, clip)  # noqa: E731
         args.batch_size = largest_batch(run, probe.device, n, processes=processes)
     print(f"--batch-size {args.batch_size}", file=sys.stderr, flush=True)
     return replace(probe, batch_size=min(args.batch_size, n))

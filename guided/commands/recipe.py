@@ -15,6 +15,7 @@ import guided
 from guided import stored
 from guided.commands.clip import ClipRecipe
 from guided.commands.steering import Steering
+from guided.commands.upsampling import Upsampling
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Recipe:
         prompts: one a picture, or None.
         clip: the CLIP that guides to them, or None.
         steering: guidance beyond a scale, or None.
+        upsampling: the second stage, or None.
 
     The others are the arguments of `guided.sample`.
     """
@@ -56,6 +58,7 @@ class Recipe:
     prompts: list[str] | None = None
     clip: ClipRecipe | None = None
     steering: Steering | None = None
+    upsampling: Upsampling | None = None
 
     def how(self) -> dict[str, Any]:
         """The arguments of `guided.stream` that are the same for every batch."""
@@ -101,12 +104,15 @@ def from_metadata(metadata: dict[str, Any], path: str | Path) -> tuple[Recipe, i
     said = metadata.get("versions")
     made = said.get("guided", "?") if isinstance(said, dict) else "?"
     _check_fields(values, Recipe, f"{path}: its recipe", made)
-    if values.get("clip") is not None:
-        _check_fields(values["clip"], ClipRecipe, f"{path}: the CLIP of its recipe", made)
-        values["clip"] = ClipRecipe(**values["clip"])
-    if values.get("steering") is not None:
-        _check_fields(values["steering"], Steering, f"{path}: the guidance of its recipe", made)
-        values["steering"] = Steering(**values["steering"])
+    parts = {
+        "clip": ("CLIP", ClipRecipe),
+        "steering": ("guidance", Steering),
+        "upsampling": ("second stage", Upsampling),
+    }
+    for key, (what, kind) in parts.items():
+        if values.get(key) is not None:
+            _check_fields(values[key], kind, f"{path}: the {what} of its recipe", made)
+            values[key] = kind(**values[key])
     recipe, index = Recipe(**values), metadata.get("index")
     for name, sound in _sound(recipe, index, said).items():
         if not sound:
@@ -137,6 +143,7 @@ def _sound(recipe: Recipe, index: Any, versions: Any) -> dict[str, bool]:
         "prompts": r.prompts is None or worded,
         "clip": r.clip is None or r.clip.sound(),
         "guidance": r.steering is None or r.steering.sound(),
+        "second stage": r.upsampling is None or r.upsampling.sound(),
         "batch_size": isinstance(r.batch_size, int) and r.batch_size >= 1,
         "names": all(isinstance(name, str) for name in (r.model, r.sampler, r.device)),
         "options": isinstance(r.options, dict),

@@ -31,6 +31,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--classifier", metavar="NAME|FOLDER", help="where the classifier is now; default: as recorded")
     p.add_argument("--clip", metavar="NAME|FOLDER", help="where the CLIP is now; default: as recorded")
     p.add_argument("--autoguide", metavar="NAME|FOLDER", help="where the weaker model is now; default: as recorded")
+    p.add_argument("--upsampler", metavar="NAME|FOLDER", help="where the second stage is now; default: as recorded")
     p.add_argument("--other-weights", action="store_true", help="draw even where the weights are not the recorded ones")
     p.add_argument("--image", metavar="FILE", help="of `edit` and `segment`: where the source is now")
     p.add_argument("--device", help="default: as recorded")
@@ -82,6 +83,10 @@ def relocated(recorded: Recipe, args: argparse.Namespace) -> Recipe:
         raise ValueError(f"{args.file} was drawn without a CLIP: leave --clip out")
     if args.autoguide is not None and (recorded.steering is None or recorded.steering.autoguide is None):
         raise ValueError(f"{args.file} was drawn without a weaker model: leave --autoguide out")
+    if args.upsampler is not None and recorded.upsampling is None:
+        raise ValueError(f"{args.file} was drawn without a second stage: leave --upsampler out")
+    if args.upsampler is not None:
+        recorded = replace(recorded, upsampling=replace(recorded.upsampling, model=args.upsampler))
     if args.autoguide is not None:
         recorded = replace(recorded, steering=replace(recorded.steering, autoguide=args.autoguide))
     if args.clip is not None:
@@ -106,6 +111,9 @@ def other_weights(recorded: Recipe, recipe: Recipe, args: argparse.Namespace) ->
     if recipe.steering is not None and recipe.steering.autoguide is not None:
         weak = recipe.steering.autoguide
         compared.append(("autoguide", weak, recorded.steering.autoguide_sha256, model_sha256(weak)))
+    if recipe.upsampling is not None:
+        second = recipe.upsampling.model
+        compared.append(("upsampler", second, recorded.upsampling.sha256, model_sha256(second)))
     if recipe.clip is not None:
         now = weights_sha256(recipe.clip.model, recipe.clip.weights)
         compared.append(("clip", recipe.clip.model, recorded.clip.sha256, now))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guided.commands import steering
+from guided.commands import steering, upsampling
 from guided.commands.clip import add_flags, check_flags
 from guided.commands.memory import batch_size, compile_size, planned
 from guided.commands.places import check_folder
@@ -39,6 +39,7 @@ examples:
   guided sample --label heart --and emotion:1.5 --not keycap --guidance-scale 3 --n 4
   guided sample --prompt "cat with heart eyes" --n 4
   guided sample --label cat-face --guidance-scale 2 --prompt "heart:1|crying:-0.5" --clip-scale 3
+  guided sample --label heart --n 4 --guidance-scale 2 --upsampler emoji128    # enlarged, by a second stage
   guided sample --label heart --n 50000 --out hearts/ --batch-size auto     # a folder; started again it goes on
   guided replay cats.png                                       # draw a file again and compare
 """
@@ -88,6 +89,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
     steering.add_flags(p)
     add_flags(p)
+    upsampling.add_flags(p)
 
     machine = p.add_argument_group("machine")
     machine.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
@@ -196,6 +198,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError("--window bounds guidance, and there is none: give --guidance-scale or --classifier")
     check_flags(args)
     steering.check_flags(args)
+    upsampling.check_flags(args)
     if is_folder(args):
         for name in ("separate", "columns", "film"):
             if getattr(args, name) is not None:
@@ -231,7 +234,7 @@ def recipe_of(args: argparse.Namespace, model: Model, clip: ClipRecipe | None, d
     """The recipe that the arguments stand for."""
     from guided.commands import clip as clips
     from guided.commands.labels import spread
-    from guided.commands.options import typed_options
+    from guided.commands.options import steps_of, typed_options
     from guided.commands.recipe import Recipe, classifier_sha256, model_sha256
 
     labels = spread(args.label, model, args.n) if args.label else None
@@ -244,8 +247,7 @@ def recipe_of(args: argparse.Namespace, model: Model, clip: ClipRecipe | None, d
         labels=labels,
         seeds=list(range(seed, seed + n)),
         batch_size=min(args.batch_size, n),
-        # "250," is the respacing "250", one section; without the comma it is a number of steps
-        steps=int(args.steps) if args.steps.removeprefix("-").isdecimal() else args.steps.removesuffix(","),
+        steps=steps_of(args.steps),
         sampler=args.sampler,
         spacing=args.spacing,
         options=typed_options(args.sampler, args.option),
@@ -261,6 +263,7 @@ def recipe_of(args: argparse.Namespace, model: Model, clip: ClipRecipe | None, d
         prompts=prompts,
         clip=clip,
         steering=steering.steering_of(args, model),
+        upsampling=upsampling.upsampling_of(args),
     )
 
 

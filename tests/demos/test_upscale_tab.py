@@ -10,8 +10,12 @@ from PIL import Image
 
 import editing
 import guided
-from demos.tabs import edit_upscale
+from demos.recipes import changes
+from demos.shelf import Shelf
+from demos.tabs import edit_upscale, generate
 from demos.tabs.edit_inputs import example
+from guided import cli
+from guided.commands.recipe import from_metadata
 
 SETTINGS = ("", "", 1.0, 4, "", 2, 7)  # model, class, guidance scale, steps, sampler, pictures, seed
 
@@ -53,3 +57,25 @@ def test_a_network_that_enlarges_is_told_the_picture_at_its_own_small_size(shelf
 def test_what_was_not_trained_by_a_preset_takes_the_factor_of_the_page(upsampler):
     assert edit_upscale.trained_factor(upsampler) == 2
     assert edit_upscale.trained_factor(SimpleNamespace(provenance={})) is None
+
+
+def test_generate_enlarges_in_a_second_stage_and_its_files_replay(tiny_folder, tiny_model, upsampler, tmp_path):
+    large = guided.Model(upsampler.net, parametrization="edm", image_size=32)
+    guided.save(large, tmp_path / "large")
+    shelf = Shelf([str(tiny_folder), str(tmp_path / "large")])
+    asked = (tiny_folder.name, ["cat"], "each", 2, 2.0, 7, 3, "unipc", "none", 1.0, "", "", "")
+    large_ones, lives = [], []
+    for shown, _, told, _, live, _ in generate.drawing(shelf)(None, *asked, "large"):
+        lives.append(live)
+        if isinstance(shown, list):  # the files live as long as the handler waits
+            recipe, large_ones = told, [guided.to_tensor(path)[0] for path, _ in shown]
+            assert cli.main(["replay", shown[1][0]]) == 0
+    assert len(lives) == 3 + 10 + 1 and "finished" in lives[-1].lower()
+    stages = [guided.Stage(tiny_model, 3, guidance_scale=2.0), guided.Stage(large, 10)]
+    expected = guided.cascade(stages, ["cat", "cat"], seeds=[7, 8])
+    assert expected.shape == (2, 3, 32, 32)
+    assert float((torch.stack(large_ones) - expected).abs().max()) < 1.6 / 127.5
+    *_, (_, _, plain, *_) = generate.drawing(shelf)(None, *asked)
+    assert plain["recipe"]["upsampling"] is None and recipe["recipe"]["upsampling"]["steps"] == 10
+    before, now = (from_metadata(told, "file")[0] for told in (plain, recipe))
+    assert changes(before, now) == [f"enlarged by none → {tmp_path / 'large'}"]

@@ -1,0 +1,116 @@
+"""A second stage on the command line: what it draws is the library's cascade, and files remember it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from test_cli import FAST, as_bytes, run, tiles
+
+import guided
+from guided import Stage
+from guided.images import read_metadata
+from guided.networks import UNet, UNetConfig
+
+
+def make(tmp_path, name: str = "large", *, noise: bool = True, size: int = 32, low_res: bool = True):
+    """The folder of a tiny network that enlarges to 32 pixels."""
+    torch.manual_seed(2)
+    trunk = {"model_channels": 32, "num_res_blocks": 1, "channel_mult": (1,), "attention_resolutions": ()}
+    told = {"low_res": low_res, "low_res_noise": noise and low_res}
+    net = UNet(UNetConfig(in_channels=48, out_channels=48, **trunk, **told))
+    for parameter in net.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    guided.save(guided.Model(net, parametrization="edm", image_size=size, patch=4, residual=low_res), tmp_path / name)
+    return tmp_path / name
+
+
+@pytest.fixture
+def large(tmp_path):
+    return make(tmp_path)
+
+
+def words(tiny_folder, large, *more):
+    return [
+        "sample", "--model", tiny_folder, "--label", "cat,heart", "--n", 4, "--seed", 5, "--upsampler", large,
+        "--upsampler-steps", 2, *more, *FAST,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_it_draws_the_cascade_of_the_library(tiny_model, tiny_folder, large, tmp_path, noise):
+    out = tmp_path / "grid.png"
+    assert run(*words(tiny_folder, large, "--low-res-noise", noise, "--batch-size", 3, "--out", out)) == 0
+    stages = [Stage(tiny_model, 3), Stage(guided.load(large), 2, low_res_noise=noise)]
+    labels = ["cat", "cat", "heart", "heart"]
+    want = as_bytes(guided.cascade(stages, labels, seeds=[5, 6, 7, 8], batch_size=3))
+    got = tiles(out, 32)
+    assert got.shape == want.shape == (4, 32, 32, 3)
+    assert abs(got.astype(int) - want).max() <= 1
+    assert guided.cascade(stages, labels, seeds=[5, 6, 7, 8]).std() > 0.05
+
+
+def test_files_remember_it_and_replay(tiny_folder, large, tmp_path, capsys):
+    out, one = tmp_path / "grid.png", tmp_path / "single"
+    assert run(*words(tiny_folder, large, "--out", out, "--separate", one)) == 0
+    told = read_metadata(out)["recipe"]["upsampling"]
+    assert (told["model"], told["steps"], told["low_res_noise"]) == (str(large), 2, 0.0) and len(told["sha256"]) == 64
+    assert run("replay", out) == 0 and run("replay", sorted(one.iterdir())[3]) == 0
+    moved = large.rename(tmp_path / "moved")
+    assert run("replay", out) == 2
+    assert run("replay", out, "--upsampler", moved) == 0
+    capsys.readouterr()
+    make(tmp_path, "other", noise=False)
+    assert run("replay", out, "--upsampler", tmp_path / "other") == 2
+    assert "--upsampler says where those are" in capsys.readouterr().err
+    assert run("sample", "--model", tiny_folder, "--seed", 5, "--out", tmp_path / "plain.png", *FAST) == 0
+    assert run("replay", tmp_path / "plain.png", "--upsampler", moved) == 2
+    assert "without a second stage" in capsys.readouterr().err
+
+
+def test_a_folder_of_pictures_is_enlarged_and_goes_on(tiny_folder, large, tmp_path):
+    grid, folder = tmp_path / "grid.png", tmp_path / "many"
+    assert run(*words(tiny_folder, large, "--batch-size", 2, "--out", grid)) == 0
+    for _ in range(2):
+        assert run(*words(tiny_folder, large, "--batch-size", 2, "--out", folder)) == 0
+    files = sorted(folder.glob("*.png"))
+    got = torch.stack([guided.to_tensor(path)[0] for path in files])
+    assert (as_bytes(got) == tiles(grid, 32)).all()
+    assert json.loads((folder / "run.json").read_text())["upsampling"]["steps"] == 2
+    assert run(*words(tiny_folder, large, "--low-res-noise", 0.1, "--batch-size", 2, "--out", folder)) == 2
+
+
+def test_the_largest_batch_is_that_of_both_stages(tiny_folder, large, tmp_path, monkeypatch):
+    from guided.commands import draw, memory
+
+    asked = []
+    real = draw.enlarging_states
+    monkeypatch.setattr(draw, "enlarging_states", lambda *a: asked.append(len(a[1])) or real(*a))
+    monkeypatch.setattr(memory, "largest_batch", lambda run, device, n, processes=1: run(2) or 2)
+    assert run(*words(tiny_folder, large, "--batch-size", "auto", "--out", tmp_path / "grid.png")) == 0
+    assert asked == [2, 2, 2]  # once for the measure, then both batches
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--upsampler-steps", 2], "--upsampler-steps needs --upsampler"),
+        (["--low-res-noise", 0.1], "--low-res-noise needs --upsampler"),
+        (["--upsampler", "nowhere"], "nowhere"),
+        (["--upsampler", "{tiny}"], "takes no low_res"),
+        (["--upsampler", "{small}"], "must enlarge"),
+        (["--upsampler", "{plain}", "--low-res-noise", 0.1], "without noise on low_res"),
+        (["--upsampler", "{large}", "--low-res-noise", -1], "must not be negative"),
+        (["--upsampler", "{large}", "--upsampler-steps", 0], "at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_is_drawn(tiny_folder, large, tmp_path, capsys, more, said):
+    places = {"tiny": tiny_folder, "large": large}
+    places["small"] = make(tmp_path, "small", size=16) if "{small}" in more else ""
+    places["plain"] = make(tmp_path, "plain", noise=False) if "{plain}" in more else ""
+    out = tmp_path / "out.png"
+    assert run("sample", "--model", tiny_folder, "--out", out, *FAST, *(str(w).format(**places) for w in more)) == 2
+    err = capsys.readouterr().err
+    assert said in err and "Traceback" not in err and "pictures on" not in err and not out.exists()
