@@ -25,6 +25,7 @@ import guided
 from guided.commands.measured import features_of, judge_of
 from guided.evaluate import REFERENCE, SAMPLES, compare, mixed
 from guided.evaluation import Features, Pictures, draw, estimates, extract, open_pictures, share_right
+from guided.evaluation.accuracy import classification_accuracy
 from guided.evaluation.features import by_class
 from guided.folders import splits
 from guided.guidance.methods import METHODS
@@ -49,6 +50,7 @@ SCALES = {
     "cfg++": (0.3, 0.6, 0.9),
 }
 WINDOW = (0.3, 10.0)
+TAUGHT = (("none", 1.0), ("cfg", 2.0))  # samples that a classifier is taught by
 MEASURES = ("frechet", "precision", "recall", "coverage")
 
 
@@ -82,6 +84,9 @@ def rows_of(parts: list[str], budgets: list[int], samplers: list[str], classifie
         if kind != "classifier" or classifier:
             row = {"part": "guidance", "kind": kind, "steps": GUIDED_STEPS}
             found["guidance"] += [{**row, "scale": scale} for scale in scales]
+    row = {"part": "accuracy", "steps": GUIDED_STEPS}
+    found["accuracy"] = [{**row, "kind": "real", "scale": None}]
+    found["accuracy"] += [{**row, "kind": kind, "scale": scale} for kind, scale in TAUGHT]
     for budget in budgets:
         for name in samplers:
             row = {"part": "samplers", "sampler": name, "budget": budget, "steps": steps_for(name, budget)}
@@ -103,8 +108,7 @@ class Study:
         self.clf = None if args.classifier == "none" else classifiers.load(args.classifier)
         if args.real is not None:
             self.train, self.held_out = (p.shuffled(0, args.real) for p in (self.train, self.held_out))
-        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))[: args.n]
-        self.labels = None if self.train.labels is None else self.train.labels[order]
+        self.labels = self._labels(args.n)
         self.file = Path(args.results) / f"study-{self.name}.json"
         self.figures = json.loads(self.file.read_text()) if self.file.exists() else {"about": {}, "rows": {}}
         about = self._about()
@@ -126,6 +130,11 @@ class Study:
             "train": len(self.train), "held_out": len(self.held_out), "guided_steps": GUIDED_STEPS, "window": WINDOW,
         }  # fmt: skip
 
+    def _labels(self, n: int) -> Tensor | None:
+        """Classes of n samples, as frequent as among the training pictures."""
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(0))[:n]
+        return None if self.train.labels is None else self.train.labels[order]
+
     def _real(self, split: str) -> Pictures:
         reading = {}
         preset = PRESETS.get(self.model.provenance.get("arguments", {}).get("preset"))
@@ -141,7 +150,9 @@ class Study:
 
     def samples(self, row: dict) -> Pictures:
         """A row's samples, drawn where they are not there yet."""
-        how, told, terms = {"steps": row["steps"]}, {}, None
+        how, told, terms, n, labels = {"steps": row["steps"]}, {}, None, self.args.n, self.labels
+        if row["part"] == "accuracy":
+            n, labels = self.taught, self._labels(self.taught)
         if row["part"] == "samplers":
             how["sampler"] = row["sampler"]
         elif row["kind"] == "classifier":
@@ -153,7 +164,7 @@ class Study:
             how |= {"guidance": row["kind"]} if row["kind"] in METHODS and row["kind"] != "cfg" else {}
         folder = self.work / label_of(row).replace(" ", "-")
         return draw(
-            self.model, folder, self.args.n, labels=self.labels, batch_size=self.args.batch_size, terms=terms,
+            self.model, folder, n, labels=labels, batch_size=self.args.batch_size, terms=terms,
             told=told, name="samples", **how,
         )  # fmt: skip
 
@@ -169,6 +180,19 @@ class Study:
             found["judge"] = self.judged(pictures)
         return found
 
+    @property
+    def taught(self) -> int:
+        """How many pictures a classifier is taught by: so many samples, and as many training pictures."""
+        return min(self.args.taught, len(self.train))
+
+    def accuracy(self, pictures: Pictures) -> dict:
+        """The classification accuracy score of pictures, on the held-out ones."""
+        how = {"images": self.args.taught_images, "progress": True}
+        logits = classification_accuracy(pictures, self.held_out, **how)
+        y, n = self.held_out.labels, len(logits)
+        score = estimates(lambda i: {"score": share_right(logits[i], y[i])}, [n], shares={"score": n})["score"]
+        return {"n": len(pictures), "images": self.args.taught_images, "score": asdict(score)}
+
     def judged(self, pictures: Pictures) -> dict:
         """The share that the judge finds in the asked class."""
         logits = extract(self.judge, pictures, logits=True)
@@ -183,8 +207,13 @@ class Study:
             self.keep("held-out", {"part": "real"}, self.measure(self.held_out))
         for row in rows:
             key, done = label_of(row), self.figures["rows"].get(label_of(row))
-            if done is None:
+            if done is None and row["part"] == "accuracy":
+                real = row["kind"] == "real"
+                self.keep(key, row, self.accuracy(self.train.shuffled(0, self.taught) if real else self.samples(row)))
+            elif done is None:
                 self.keep(key, row, self.measure(self.samples(row)))
+            elif row["part"] == "accuracy":
+                continue
             elif self.judge is not None and "judge" not in done:
                 self.keep(key, row, {**done, "judge": self.judged(self.samples(row))})
         if self.judge is not None and "judge" not in self.figures["rows"]["held-out"]:
@@ -196,14 +225,16 @@ class Study:
         self.figures["rows"][key] = {**row, **figures}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(self.figures, indent=1) + "\n")
-        told = [f"{figures[f.name]['Frechet distance']['value']:.4g}" for f in self.features]
-        print(key, *told, file=sys.stderr, flush=True)
+        distances = [figures[f.name]["Frechet distance"] for f in self.features if f.name in figures]
+        print(key, *(f"{e['value']:.4g}" for e in distances or [figures["score"]]), file=sys.stderr, flush=True)
 
 
 def label_of(row: dict) -> str:
     """A row's name."""
     if row["part"] == "samplers":
         return f"{row['sampler']} {row['budget']}"
+    if row["part"] == "accuracy":
+        return "taught by real pictures" if row["kind"] == "real" else f"taught by {row['kind']} {row['scale']:g}"
     return f"{row['kind']} {row['scale']:g}"
 
 
@@ -217,7 +248,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--features", nargs="+", default=["colours", "pca64+clip:emoji64"])
     p.add_argument("--n", type=int, default=160, help="samples a row")
     p.add_argument("--real", type=int, help="at most so many training and held-out pictures, at random")
-    p.add_argument("--parts", nargs="+", default=["guidance", "samplers"], choices=["guidance", "samplers"])
+    p.add_argument(
+        "--parts", nargs="+", default=["guidance", "samplers"], choices=["guidance", "samplers", "accuracy"],
+        help="accuracy is the classification accuracy score",
+    )  # fmt: skip
+    p.add_argument("--taught", type=int, default=2000, help="samples that a classifier is taught by, for accuracy")
+    p.add_argument("--taught-images", type=int, default=20_000, help="pictures it sees")
     p.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), help="evaluations")
     p.add_argument("--samplers", nargs="+", default=list(STUDIED))
     p.add_argument("--split", default="test", help="of the held-out pictures")

