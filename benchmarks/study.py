@@ -207,13 +207,13 @@ class Study:
             self.keep("held-out", {"part": "real"}, self.measure(self.held_out))
         for row in rows:
             key, done = label_of(row), self.figures["rows"].get(label_of(row))
-            if done is None and row["part"] == "accuracy":
-                real = row["kind"] == "real"
-                self.keep(key, row, self.accuracy(self.train.shuffled(0, self.taught) if real else self.samples(row)))
+            if row["part"] == "accuracy":
+                if done is None or (done["n"], done["images"]) != (self.taught, self.args.taught_images):
+                    real = row["kind"] == "real"
+                    pictures = self.train.shuffled(0, self.taught) if real else self.samples(row)
+                    self.keep(key, row, self.accuracy(pictures))
             elif done is None:
                 self.keep(key, row, self.measure(self.samples(row)))
-            elif row["part"] == "accuracy":
-                continue
             elif self.judge is not None and "judge" not in done:
                 self.keep(key, row, {**done, "judge": self.judged(self.samples(row))})
         if self.judge is not None and "judge" not in self.figures["rows"]["held-out"]:
@@ -252,8 +252,10 @@ def parser() -> argparse.ArgumentParser:
         "--parts", nargs="+", default=["guidance", "samplers"], choices=["guidance", "samplers", "accuracy"],
         help="accuracy is the classification accuracy score",
     )  # fmt: skip
-    p.add_argument("--taught", type=int, default=2000, help="samples that a classifier is taught by, for accuracy")
-    p.add_argument("--taught-images", type=int, default=20_000, help="pictures it sees")
+    p.add_argument(
+        "--taught", type=int, default=study_page.TAUGHT, help="samples that a classifier is taught by, for accuracy"
+    )
+    p.add_argument("--taught-images", type=int, default=study_page.TAUGHT_IMAGES, help="pictures it sees")
     p.add_argument("--budgets", nargs="+", type=int, default=list(BUDGETS), help="evaluations")
     p.add_argument("--samplers", nargs="+", default=list(STUDIED))
     p.add_argument("--split", default="test", help="of the held-out pictures")
@@ -274,6 +276,8 @@ def main(argv: list[str] | None = None) -> None:
     if not {"train", args.split} <= set(splits(args.data)):
         raise SystemExit(f"{args.data} needs the splits train and {args.split}")
     study = Study(args)
+    if "accuracy" in args.parts and study.labels is None:
+        raise SystemExit(f"{args.data} has no classes: leave accuracy out of --parts")
     study_page.write(Path(args.results), Path(args.page), Path(args.images))
     study.run(rows_of(args.parts, args.budgets, args.samplers, None if args.classifier == "none" else args.classifier))
     study_page.write(Path(args.results), Path(args.page), Path(args.images))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BUDGETS = (5, 10, 20, 50, 250)
+TAUGHT, TAUGHT_IMAGES = 2000, 20_000  # pictures that a classifier is taught by, and how many it sees, by default
 DISTANCE = "Frechet distance"
 SAME = {"euler": "ddim", "euler_ancestral": "ddpm"}  # one method by two names, number for number (tests/test_study.py)
 KINDS = {
@@ -24,10 +25,11 @@ KINDS = {
 HEAD = """\
 # Study: samplers, evaluations, guidance
 
-Every row is a set of samples of equal classes (as frequent as among the training pictures) and seeds. Its Frechet
-distance is to the training pictures, at equal counts, averaged over disjoint blocks of them; in brackets the 95 %
-interval from halves ([how](guides/evaluation.md)). All rows share their bias, so rows compare, and held-out pictures in
-the samples' place are the yardstick; published figures do not compare. What is not measured yet is left out, or "-".
+Every row but those of accuracy is a set of samples of equal classes (as frequent as among the training pictures) and
+seeds. Its Frechet distance is to the training pictures, at equal counts, averaged over disjoint blocks of them; in
+brackets the 95 % interval from halves ([how](guides/evaluation.md)). All rows share their bias, so rows compare, and
+held-out pictures in the samples' place are the yardstick; published figures do not compare. What is not measured yet
+is left out, or "-".
 """
 
 FOLLOWS = Path(__file__).with_name("study_follows.md")  # what was read from the figures, by hand
@@ -53,7 +55,7 @@ def section(name: str, study: dict, images: Path) -> str:
         "",
         f"Model `{about['model']}` in {about['dtype']}, {about['n']} samples a row, {about['train']} training and "
         f"{about['held_out']} held-out pictures. Made by `python benchmarks/study.py {about['data']} --model "
-        f"{about['model']} --n {about['n']} --dtype {about['dtype']}{about.get('told', '')}`.",
+        f"{about['model']} --n {about['n']} --dtype {about['dtype']}{about.get('told', '')}{told_of_accuracy(rows)}`.",
         "",
     ]
     if any(row["part"] == "samplers" for row in rows.values()):
@@ -86,7 +88,11 @@ def cell(row: dict | None, feature: str, measure: str = DISTANCE) -> str:
     """A figure with its interval."""
     if row is None or feature not in row or measure not in row[feature]:
         return "-"
-    e = row[feature][measure]
+    return told(row[feature][measure])
+
+
+def told(e: dict) -> str:
+    """An estimate: its value and its interval."""
     return f"{e['value']:.3g} ({e['low']:.3g} .. {e['high']:.3g})"
 
 
@@ -112,9 +118,19 @@ def guidance_table(rows: dict, feature: str, judge: str | None) -> list[str]:
         said = ["held-out pictures", ""] if name == "held-out" else [KINDS[row["kind"]], f"{row['scale']:g}"]
         cells = [cell(row, feature, measure) for measure in measures]
         if judge:
-            cells.append(cell({judge: {"": row["judge"][judge]}}, judge, "") if "judge" in row else "-")
+            cells.append(told(row["judge"][judge]) if "judge" in row else "-")
         lines.append(f"| {' | '.join(said + cells)} |")
     return lines
+
+
+def told_of_accuracy(rows: dict) -> str:
+    """The flags that make the classification accuracy score."""
+    row = next((row for row in rows.values() if row["part"] == "accuracy"), None)
+    if row is None:
+        return ""
+    taught = "" if row["n"] == TAUGHT else f" --taught {row['n']}"
+    images = "" if row["images"] == TAUGHT_IMAGES else f" --taught-images {row['images']}"
+    return f" --parts guidance samplers accuracy{taught}{images}"
 
 
 def accuracy_table(rows: dict) -> list[str]:
@@ -125,14 +141,14 @@ def accuracy_table(rows: dict) -> list[str]:
         "### Classification accuracy score",
         "",
         f"A resnet10t, from scratch, sees {seen:,} pictures, drawn from {n:,} of one kind, and is asked for the",
-        "classes of the held-out pictures.",
+        "classes of the held-out pictures; one training each, and the interval is over the held-out pictures alone.",
         "",
         "| taught by | scale | right |",
         "|---|---|---|",
     ]
     for row in found:
         name = ["training pictures", ""] if row["kind"] == "real" else [KINDS[row["kind"]], f"{row['scale']:g}"]
-        lines.append(f"| {' | '.join(name)} | {cell({'': {'': row['score']}}, '', '')} |")
+        lines.append(f"| {' | '.join(name)} | {told(row['score'])} |")
     return lines
 
 

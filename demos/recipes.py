@@ -130,6 +130,11 @@ def optional(text: str | float | None, what: str) -> float | None:
     return value
 
 
+def check_upsampler(made: Recipe, shelf: Shelf, name: str, upsampler: str) -> None:
+    """ValueError where the second stage cannot enlarge what the first will make."""
+    draw.check_fit(made, draw.Loaded(shelf.generator(name), upsampler=shelf.upsampler(upsampler)))
+
+
 def states(
     made: Recipe,
     shelf: Shelf,
@@ -140,12 +145,13 @@ def states(
 ) -> Iterator[guided.State]:
     """Its states, its terms traced; what does not fit is said at once."""
     guide = None if classifier == NONE else shelf.classifier(classifier)
-    return draw.states(made, shelf.generator(name), guide, 0, clip, trace)
+    return draw.states(made, draw.Loaded(shelf.generator(name), guide, clip), 0, trace)
 
 
-def enlarging_states(made: Recipe, shelf: Shelf, name: str, images: Tensor) -> Iterator[guided.State]:
+def enlarging_states(made: Recipe, shelf: Shelf, name: str, upsampler: str, images: Tensor) -> Iterator[guided.State]:
     """The states of its second stage, which enlarges what the first made, (N, C, h, w) in [-1, 1]."""
-    return draw.enlarging_states(made, images, shelf.generator(name), 0)
+    loaded = draw.Loaded(shelf.generator(name), upsampler=shelf.upsampler(upsampler))
+    return draw.enlarging_states(made, images, loaded, 0)
 
 
 def files(images: Tensor, made: Recipe, folder: str | Path) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -42,8 +43,8 @@ class Stage:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if not self.low_res_noise >= 0:
-            raise ValueError(f"low_res_noise must not be negative, got {self.low_res_noise}")
+        if not 0 <= self.low_res_noise < math.inf:
+            raise ValueError(f"low_res_noise must be a number from 0 on, got {self.low_res_noise}")
         for name in self.options:
             if name in (f.name for f in fields(self)):
                 raise ValueError(f"{name} of a stage goes beside its options, not into them")
@@ -105,8 +106,7 @@ def cascade(
         raise TypeError("a cascade is a list of stages: [base, upsampler, ...]")
     stages = [stage if isinstance(stage, Stage) else Stage(stage) for stage in stages]
     check_stages(stages, labels, prompt)
-    if rounding not in ("nearest", "down", None):
-        raise ValueError(f'rounding must be "nearest", "down" or None, got {rounding!r}')
+    check_rounding(rounding)
     seeds = resolve_seeds(seeds, _count(stages, labels, prompt, seeds) if n is None else n)
     _rehearse(stages, labels, prompt, seeds)
     how = {"batch_size": batch_size, "progress": progress}
@@ -121,7 +121,7 @@ def enlarging(
     stage: Stage,
     x: Tensor,
     *,
-    seeds: Sequence[int],
+    seeds: Seeds,
     place: int = 1,
     labels: Labels = None,
     prompt: Prompt = None,
@@ -134,9 +134,14 @@ def enlarging(
     Args:
         seeds: of the pictures, as `cascade` was given them.
         place: of the stage in the cascade; the first that enlarges is 1.
-        labels, prompt, rounding: as `cascade` takes them.
+        labels, prompt, rounding: as `cascade` takes them; a network without classes, or without text, is not told.
+
+    Raises:
+        ValueError: rounding is none of these, or there are not as many seeds as pictures.
     """
-    told = _low_res(stage, quantise(x, rounding), list(seeds), place)
+    check_rounding(rounding)
+    seeds = resolve_seeds(seeds, len(x))
+    told = _low_res(stage, quantise(x, rounding), seeds, place)
     return {"seeds": [derive_seed(seed, place) for seed in seeds], **_arguments(stage, labels, prompt), **told}
 
 
@@ -161,6 +166,12 @@ def _rehearse(stages: Sequence[Stage], labels: Labels, prompt: Prompt, seeds: li
             stream(stage.model, seeds=seeds, **_arguments(stage, labels, prompt), **told)
         except (ValueError, TypeError) as error:
             raise type(error)(f"stage {i + 1} of the cascade: {error}") from None
+
+
+def check_rounding(rounding: str | None) -> None:
+    """ValueError unless `cascade` knows it."""
+    if rounding not in ("nearest", "down", None):
+        raise ValueError(f'rounding must be "nearest", "down" or None, got {rounding!r}')
 
 
 def quantise(x: Tensor, rounding: str | None = "nearest") -> Tensor:

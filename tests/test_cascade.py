@@ -158,8 +158,9 @@ def test_what_does_not_go_together_is_told(official, monkeypatch):
     with pytest.raises(TypeError, match=r"a cascade is a list of stages: \[base, upsampler, \.\.\.\]"):
         cascade(base, "cat")
     for options, message in (
-        ({"low_res_noise": -1}, "low_res_noise must not be negative, got -1"),
-        ({"low_res_noise": math.nan}, "low_res_noise must not be negative, got nan"),
+        ({"low_res_noise": -1}, "low_res_noise must be a number from 0 on, got -1"),
+        ({"low_res_noise": math.nan}, "low_res_noise must be a number from 0 on, got nan"),
+        ({"low_res_noise": math.inf}, "low_res_noise must be a number from 0 on, got inf"),
         ({"options": {"steps": 3}}, "steps of a stage goes beside its options"),
         ({"options": {"seeds": 3}}, "seeds is the cascade's to say"),
     ):

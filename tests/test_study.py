@@ -105,6 +105,9 @@ def test_accuracy_is_that_of_classifiers_taught_by_samples_and_by_real_pictures(
     assert asked == [(NAMES, 20, 14, 64)] * 3
     study.main(words(*more))
     assert len(asked) == 3, "done once"
+    page = (there / "docs" / "study.md").read_text()
+    assert "--parts guidance samplers accuracy --taught 20 --taught-images 64`" in page
+    assert "sees 64 pictures, drawn from 20 of one kind" in page
     lines = (there / "docs" / "study.md").read_text().splitlines()
     found = [
         line
@@ -112,6 +115,8 @@ def test_accuracy_is_that_of_classifiers_taught_by_samples_and_by_real_pictures(
         if line.startswith(("| training pictures |", "| no guidance | 1 | 0.7", "| classifier-free | 2 |"))
     ]
     assert [line.split("|")[3].split()[0] for line in found] == ["0.857", "0.714", "0.571"]
+    study.main(words(*more[:-1], "32"))
+    assert asked[3:] == [(NAMES, 20, 14, 32)] * 3, "figures of another training are made anew"
 
 
 @pytest.mark.parametrize(("name", "other"), study_page.SAME.items())

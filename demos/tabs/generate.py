@@ -128,14 +128,16 @@ def drawing(shelf: Shelf):
         states = recipes.states(made, shelf, model, classifier)
         to_images, total = shelf.generator(model).to_images, made.steps
         if made.upsampling is not None:
+            recipes.check_upsampler(made, shelf, model, upsampler)
             total += made.upsampling.steps
         for state, live in runs.watch(states, made.steps, show=lambda state: to_images(state.x0), total=total):
             x = state.x
             yield same, same, same, same, live, same
         images = to_images(x).clamp(-1, 1)
         if made.upsampling is not None:
-            states = recipes.enlarging_states(made, shelf, model, images)
-            for state, live in runs.watch(states, made.upsampling.steps, before=made.steps, total=total):
+            states = recipes.enlarging_states(made, shelf, model, upsampler, images)
+            how = {"what": "Enlarging, step", "before": made.steps, "total": total}
+            for state, live in runs.watch(states, made.upsampling.steps, **how):
                 images = state.x.clamp(-1, 1)
                 yield same, same, same, same, live, same
         now = (made, runs.data_url(images))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 import guided
 from guided import stored
+from guided.cascade import enlarging
 from guided.commands.clip import clip_term
 from guided.commands.labels import to_tensor
 from guided.commands.recipe import Recipe
@@ -37,44 +39,70 @@ def load_models(model: str, classifier: str | None, *, device: str, dtype: str, 
     return generator, classifiers.load(classifier, device=device)
 
 
-def draw(
-    recipe: Recipe, model: Model, classifier: Any = None, clip: Any = None, film: guided.Film | None = None
-) -> Tensor:
+@dataclass(frozen=True)
+class Loaded:
+    """The networks of a recipe."""
+
+    model: Model
+    classifier: Any = None
+    clip: Any = None
+    upsampler: Model | None = None
+
+
+def draw(recipe: Recipe, loaded: Loaded, film: guided.Film | None = None) -> Tensor:
     """The pictures, (N, C, H, W) in [-1, 1] on the CPU, batch by batch with one progress bar on stderr."""
     from tqdm import tqdm
 
     starts = range(0, len(recipe.seeds), recipe.batch_size)
     images = []
-    with tqdm(total=steps_of(recipe, model) * len(starts), unit="step", file=sys.stderr) as bar:
+    with tqdm(total=total_steps(recipe, loaded) * len(starts), unit="step", file=sys.stderr) as bar:
         for start in starts:
-            run = states(recipe, model, classifier, start, clip)
-            x = _finished(_ticked(run if film is None else film.watch(run), bar), model)
-            images.append(x if recipe.upsampling is None else _enlarged(recipe, x, model, start, bar))
+            run = states(recipe, loaded, start)
+            x = _finished(_ticked(run if film is None else film.watch(run), bar), loaded.model)
+            if recipe.upsampling is not None:
+                x = _finished(_ticked(enlarging_states(recipe, x, loaded, start), bar), loaded.upsampler)
+            images.append(x)
     return torch.cat(images)
 
 
-def draw_batch(recipe: Recipe, model: Model, classifier: Any = None, clip: Any = None) -> Tensor:
+def draw_batch(recipe: Recipe, loaded: Loaded) -> Tensor:
     """The pictures of a recipe that is a single batch, without a bar."""
-    x = _finished(states(recipe, model, classifier, 0, clip), model)
-    return x if recipe.upsampling is None else _enlarged(recipe, x, model, 0)
+    x = _finished(states(recipe, loaded, 0), loaded.model)
+    return x if recipe.upsampling is None else _finished(enlarging_states(recipe, x, loaded, 0), loaded.upsampler)
 
 
-def steps_of(recipe: Recipe, model: Model) -> int:
+def total_steps(recipe: Recipe, loaded: Loaded) -> int:
     """How many states a batch has, in both stages."""
-    first = len(model.sigmas(recipe.steps, recipe.spacing)) - 1
+    first = len(loaded.model.sigmas(recipe.steps, recipe.spacing)) - 1
+    second = 0 if recipe.upsampling is None else len(loaded.upsampler.sigmas(recipe.upsampling.steps)) - 1
+    return first + second
+
+
+def check_fit(recipe: Recipe, loaded: Loaded) -> None:
+    """Say what does not fit, before there is a bar or a file.
+
+    Raises:
+        ValueError, TypeError: anything in the recipe does not fit the networks.
+    """
+    states(recipe, loaded, 0)
     if recipe.upsampling is None:
-        return first
-    stage = recipe.upsampling.stage(recipe)
-    return first + len(stage.model.sigmas(stage.steps)) - 1
+        return
+    try:
+        recipe.upsampling.check(recipe, loaded.model, loaded.upsampler)
+        n, side = len(recipe.seeds[: recipe.batch_size]), recipe.size or loaded.model.sides
+        x = torch.zeros(n, loaded.model.channels, *((side,) * 2 if isinstance(side, int) else side))
+        enlarging_states(recipe, x, loaded, 0)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the second stage, which enlarges: {error}") from None
 
 
-def first_steps(recipe: Recipe, model: Model, classifier: Any, clip: Any) -> None:
+def first_steps(recipe: Recipe, loaded: Loaded) -> None:
     """The first step of each stage of the first batch, for who measures what a run takes."""
-    x = next(states(recipe, model, classifier, 0, clip)).x0
+    x = next(states(recipe, loaded, 0)).x0
     if recipe.upsampling is not None:
         with torch.no_grad():
-            x = model.to_images(x).clamp(-1, 1)
-        next(enlarging_states(recipe, x, model, 0))
+            x = loaded.model.to_images(x).clamp(-1, 1)
+        next(enlarging_states(recipe, x, loaded, 0))
 
 
 def _finished(run: Iterator[State], model: Model) -> Tensor:
@@ -83,38 +111,30 @@ def _finished(run: Iterator[State], model: Model) -> Tensor:
         return model.to_images(x).clamp(-1, 1).cpu()
 
 
-def _enlarged(recipe: Recipe, x: Tensor, model: Model, start: int, bar: Any = None) -> Tensor:
-    run = enlarging_states(recipe, x, model, start)
-    return _finished(run if bar is None else _ticked(run, bar), recipe.upsampling.stage(recipe).model)
-
-
 def _ticked(states: Iterator[State], bar: Any) -> Iterator[State]:
     for state in states:
         bar.update()
         yield state
 
 
-def states(
-    recipe: Recipe, model: Model, classifier: Any, start: int, clip: Any = None, trace: guided.Trace | None = None
-) -> Iterator[State]:
+def states(recipe: Recipe, loaded: Loaded, start: int, trace: guided.Trace | None = None) -> Iterator[State]:
     """The states of the first stage of the batch whose first picture is number `start`; a trace listens to
     "classifier" and "clip".
 
     Raises:
         ValueError, TypeError: anything in the recipe does not fit the models; at once, before the first step.
     """
-    if recipe.upsampling is not None:
-        recipe.upsampling.check(recipe, model)
-    part = slice(start, start + recipe.batch_size)
+    model, part = loaded.model, slice(start, start + recipe.batch_size)
     labels = None if recipe.labels is None else to_tensor(recipe.labels, model)
     terms = {}
-    if classifier is not None:
-        targets = classifier_labels(labels, model, classifier)
+    if loaded.classifier is not None:
+        targets = classifier_labels(labels, model, loaded.classifier)
         wrt = "x0-frozen" if model.space.latent else "x"  # noisy latents are no pictures
-        terms["classifier"] = classifier.term(targets[part], recipe.classifier_scale, window=recipe.window, wrt=wrt)
+        how = {"window": recipe.window, "wrt": wrt}
+        terms["classifier"] = loaded.classifier.term(targets[part], recipe.classifier_scale, **how)
     prompts = None if recipe.prompts is None else recipe.prompts[part]
-    if clip is not None:
-        terms["clip"] = clip_term(recipe.clip, clip, prompts, len(recipe.seeds[part]))
+    if loaded.clip is not None:
+        terms["clip"] = clip_term(recipe.clip, loaded.clip, prompts, len(recipe.seeds[part]))
     if recipe.steering is not None and recipe.steering.diverse:
         terms["diversity"] = guided.particles(recipe.steering.diverse)
     live = trace.watch(**terms) if trace is not None else tuple(terms.values())
@@ -123,15 +143,22 @@ def states(
     return guided.stream(model, y, seeds=recipe.seeds[part], terms=live, **text, **recipe.how())
 
 
-def enlarging_states(recipe: Recipe, x: Tensor, model: Model, start: int) -> Iterator[State]:
-    """The states of the second stage of the batch whose first picture is number `start`.
+def enlarging_states(recipe: Recipe, x: Tensor, loaded: Loaded, start: int) -> Iterator[State]:
+    """The states of the second stage of the batch whose first picture is number `start`; labels and prompts go there
+    too where its network takes them.
 
     Args:
         x: what the first stage made, (N, C, h, w) in [-1, 1].
+
+    Raises:
+        ValueError, TypeError: as `states`.
     """
     part = slice(start, start + recipe.batch_size)
-    labels = None if recipe.labels is None else to_tensor(recipe.labels, model)[part]
-    return recipe.upsampling.run(recipe, x, labels, recipe.seeds[part])
+    labels = None if recipe.labels is None else to_tensor(recipe.labels, loaded.model)[part]
+    prompts = None if recipe.prompts is None else recipe.prompts[part]
+    stage = recipe.upsampling.stage(loaded.upsampler)
+    told = enlarging(stage, x, seeds=recipe.seeds[part], labels=labels, prompt=prompts)
+    return guided.stream(stage.model, **told)
 
 
 def classifier_labels(labels: Tensor, model: Model, classifier: Any) -> Tensor:

@@ -31,7 +31,7 @@ PATIENCE = 600.0  # seconds that other processes wait for the first to write the
 def run_many(args: argparse.Namespace) -> None:
     """`guided sample --out FOLDER`: check everything, agree on the settings, draw this process's share."""
     from guided.commands.clip import clip_of
-    from guided.commands.draw import best_device, draw_batch, load_models, states
+    from guided.commands.draw import Loaded, best_device, check_fit, draw_batch, load_models
     from guided.commands.memory import compile_size, planned
     from guided.commands.sample import find_classes, recipe_of
 
@@ -41,25 +41,22 @@ def run_many(args: argparse.Namespace) -> None:
         args.seed = was["seed"] if args.seed is None else args.seed
         args.batch_size = was["batch_size"] if args.batch_size == "auto" else args.batch_size
     device = world.device(args.device or best_device())
-    model, classifier = load_models(
-        args.model, args.classifier, device=device, dtype=args.dtype, compile=args.compile and compile_size(args)
-    )
+    how = {"device": device, "dtype": args.dtype, "compile": args.compile and compile_size(args)}
+    model, classifier = load_models(args.model, args.classifier, **how)
+    upsampler = None if args.upsampler is None else load_models(args.upsampler, None, **how)[0]
     size = (args.size or model.image_size,) * 2
     clip_recipe, clip = clip_of(args, takes_text="text" in model.conditions, device=device, size=size)
     for line in find_classes(args, model, clip):
         print(line, file=sys.stderr)
-    recipe = planned(
-        args, lambda: recipe_of(args, model, clip_recipe, device), model, classifier, clip, processes=world.local_size
-    )
+    loaded = Loaded(model, classifier, clip, upsampler)
+    recipe = planned(args, lambda: recipe_of(args, model, clip_recipe, device), loaded, processes=world.local_size)
     first, _ = recipe.batch_of(0)
-    states(first, model, classifier, 0, clip)  # says what does not fit, before anything is written
+    check_fit(first, loaded)
     agree(folder, settings_of(recipe, form))
     if world.rank == 0:
         by = f" by {world.size} processes" if world.size > 1 else ""
         print(f"{len(recipe.seeds)} pictures on {device}{by}, --seed {recipe.seeds[0]}", file=sys.stderr, flush=True)
-    own = draw_into(
-        folder, form, recipe, world, lambda batch: draw_batch(batch, model, classifier, clip), anew=args.overwrite
-    )
+    own = draw_into(folder, form, recipe, world, lambda batch: draw_batch(batch, loaded), anew=args.overwrite)
     print(f"{own} of {len(recipe.seeds)} pictures in {folder}" if world.size > 1 else f"{own} pictures in {folder}")
 
 

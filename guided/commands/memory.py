@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from guided.commands.draw import Loaded
     from guided.commands.recipe import Recipe
-    from guided.model import Model
 
 SHARE = 0.6  # of the memory that is free: the allocator, libraries and neighbours need some too
 MOST = {"cpu": 64, "cuda": 512, "mps": 64}  # beyond, a batch gains nothing: the device is busy
@@ -28,10 +28,7 @@ def compile_size(args: argparse.Namespace) -> int:
     return min(args.batch_size if isinstance(args.batch_size, int) else 16, args.n or 16)
 
 
-def planned(
-    args: argparse.Namespace, recipe_of: Callable[[], Recipe], model: Model, classifier: Any, clip: Any, *,
-    processes: int = 1,
-) -> Recipe:  # fmt: skip
+def planned(args: argparse.Namespace, recipe_of: Callable[[], Recipe], loaded: Loaded, *, processes: int = 1) -> Recipe:
     """The recipe, with the batch size that fits into memory where that is asked for; it is said on stderr."""
     if args.batch_size != "auto":
         return recipe_of()
@@ -42,7 +39,7 @@ def planned(
     probe = recipe_of()
     n = len(probe.seeds)
     if n > 1:
-        run = lambda count: first_steps(replace(probe, batch_size=count), model, classifier, clip)  # noqa: E731
+        run = lambda count: first_steps(replace(probe, batch_size=count), loaded)  # noqa: E731
         args.batch_size = largest_batch(run, probe.device, n, processes=processes)
     print(f"--batch-size {args.batch_size}", file=sys.stderr, flush=True)
     return replace(probe, batch_size=min(args.batch_size, n))

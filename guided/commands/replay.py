@@ -43,16 +43,21 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         check_file(Path(args.out), args.overwrite)
     from guided.commands.clip import load_clip
-    from guided.commands.draw import draw, load_models, states
+    from guided.commands.draw import Loaded, check_fit, draw, load_models
     from guided.commands.recipe import from_metadata
     from guided.images import read_metadata
 
     metadata = read_metadata(args.file)
-    if isinstance(metadata, dict) and metadata.get("command") == "edit":
+    command = metadata.get("command") if isinstance(metadata, dict) else None
+    if command in ("edit", "segment"):
+        for name in ("upsampler", "autoguide"):
+            if getattr(args, name) is not None:
+                raise ValueError(f"{args.file} was made by `guided {command}`, which has none: leave --{name} out")
+    if command == "edit":
         from guided.commands.edit_replay import replay
 
         return replay(args, metadata)
-    if isinstance(metadata, dict) and metadata.get("command") == "segment":
+    if command == "segment":
         from guided.commands.segment_replay import replay
 
         return replay(args, metadata)
@@ -63,13 +68,16 @@ def run(args: argparse.Namespace) -> int:
     notes = other_weights(recorded, recipe, args) + other_versions(metadata.get("versions", {}))
     if recipe.device != recorded.device:
         notes.append(f"device {recorded.device} then, {recipe.device} now")
-    model, classifier = load_models(recipe.model, recipe.classifier, device=recipe.device, dtype=recipe.dtype)
+    how = {"device": recipe.device, "dtype": recipe.dtype}
+    model, classifier = load_models(recipe.model, recipe.classifier, **how)
     clip = None if recipe.clip is None else load_clip(recipe.clip, recipe.device)
-    states(recipe, model, classifier, 0, clip)  # says what does not fit, before there is a bar
+    upsampler = None if recipe.upsampling is None else load_models(recipe.upsampling.model, None, **how)[0]
+    loaded = Loaded(model, classifier, clip, upsampler)
+    check_fit(recipe, loaded)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(args.out or Path(folder) / "again.png")
         before = pixels(args.file)  # read first: --out may name the same file
-        write(draw(recipe, model, classifier, clip), recipe, index, out)
+        write(draw(recipe, loaded), recipe, index, out)
         same, said = compare(before, pixels(out))
     print(f"{args.file}: {said}" + ("" if same or not notes else f" ({'; '.join(notes)})"))
     return 0 if same else 1

@@ -123,18 +123,19 @@ def run(args: argparse.Namespace) -> None:
 
         return run_many(args)
     from guided.commands.clip import clip_of
-    from guided.commands.draw import best_device, draw, load_models, states
+    from guided.commands.draw import Loaded, best_device, check_fit, draw, load_models
 
     device = args.device or best_device()
-    model, classifier = load_models(
-        args.model, args.classifier, device=device, dtype=args.dtype, compile=args.compile and compile_size(args)
-    )
+    how = {"device": device, "dtype": args.dtype, "compile": args.compile and compile_size(args)}
+    model, classifier = load_models(args.model, args.classifier, **how)
+    upsampler = None if args.upsampler is None else load_models(args.upsampler, None, **how)[0]
     size = (args.size or model.image_size,) * 2
     clip_recipe, clip = clip_of(args, takes_text="text" in model.conditions, device=device, size=size)
     found = find_classes(args, model, clip)
-    recipe = planned(args, lambda: recipe_of(args, model, clip_recipe, device), model, classifier, clip)
+    loaded = Loaded(model, classifier, clip, upsampler)
+    recipe = planned(args, lambda: recipe_of(args, model, clip_recipe, device), loaded)
     out, separate = files_of(args, recipe)
-    states(recipe, model, classifier, 0, clip)  # says what does not fit, before there is a bar
+    check_fit(recipe, loaded)
     for line in found:
         print(line, file=sys.stderr)
     print(f"{len(recipe.seeds)} pictures on {device}, --seed {recipe.seeds[0]}", file=sys.stderr, flush=True)
@@ -143,7 +144,7 @@ def run(args: argparse.Namespace) -> None:
         from guided.film import Film
 
         film = Film(args.film_of or "x0", decode=model.to_images)
-    write(draw(recipe, model, classifier, clip, film), recipe, out, separate)
+    write(draw(recipe, loaded, film), recipe, out, separate)
     if film is not None:
         film.save(args.film, columns=recipe.columns)
         print(args.film)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the parser of the command line imports this file: what is heavy waits
-    from torch import Tensor
-
     from guided.cascade import Stage
     from guided.commands.recipe import Recipe
     from guided.model import Model
@@ -36,41 +33,38 @@ class Upsampling:
     def sound(self) -> bool:
         """Whether the types are right; values are checked where they are used."""
         texts = isinstance(self.model, str) and isinstance(self.sha256, str)
-        return texts and isinstance(self.steps, int | str) and isinstance(self.low_res_noise, int | float)
+        numbers = type(self.steps) in (int, str) and type(self.low_res_noise) in (int, float)
+        return texts and numbers
 
-    def stage(self, recipe: Recipe) -> Stage:
+    def stage(self, network: Model) -> Stage:
         """The second stage of the cascade."""
         from guided.cascade import Stage
 
-        network = load_upsampler(self.model, recipe.device, recipe.dtype)
         return Stage(network, self.steps, low_res_noise=self.low_res_noise)
 
-    def check(self, recipe: Recipe, model: Model) -> None:
-        """ValueError unless the stage can enlarge what the model makes, in so many steps."""
+    def check(self, recipe: Recipe, model: Model, network: Model) -> None:
+        """ValueError unless the network can enlarge what the model makes, in so many steps."""
         from guided.cascade import Stage, check_stages
 
         if model.segments is not None:
-            raise ValueError("--upsampler enlarges pictures, and this model makes masks")
+            raise ValueError("it enlarges pictures, and the model makes masks")
         size = {} if recipe.size is None else {"size": recipe.size}
-        stage = self.stage(recipe)
-        check_stages([Stage(model, options=size), stage], None, None)
+        (height, *_), (h, *_) = network.sides, (recipe.size,) if recipe.size else model.sides
+        if "low_res" in network.conditions and height <= h:
+            raise ValueError(f"it makes pictures of {height} pixels, and those of the first stage have {h} already")
+        check_stages([Stage(model, options=size), self.stage(network)], None, None)
         try:
-            stage.model.sigmas(stage.steps)
+            network.sigmas(self.steps)
         except ValueError as error:
-            raise ValueError(f"--upsampler-steps: {error}") from None
-
-    def run(self, recipe: Recipe, x: Tensor, labels: Tensor | None, seeds: list[int]) -> Any:
-        """The states in which pictures x (N, C, h, w) in [-1, 1] become large, as `guided.cascade` has them."""
-        from guided.cascade import enlarging
-        from guided.sampling import stream
-
-        stage = self.stage(recipe)
-        return stream(stage.model, **enlarging(stage, x, seeds=seeds, labels=labels))
+            raise ValueError(f"its steps: {error}") from None
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
     """The flags of a second stage."""
-    more = p.add_argument_group("second stage")
+    more = p.add_argument_group(
+        "second stage",
+        "By unipc, without guidance; the other flags of samplers, steps, scales, size and film are of the first stage.",
+    )
     more.add_argument("--upsampler", metavar="NAME|FOLDER", help="a model that enlarges the pictures, such as emoji128")
     more.add_argument("--upsampler-steps", metavar="STEPS", help=f"its steps; default: {STEPS}")
     more.add_argument(
@@ -89,7 +83,7 @@ def check_flags(args: argparse.Namespace) -> None:
         if getattr(args, name) is not None and args.upsampler is None:
             raise ValueError(f"--{name.replace('_', '-')} needs --upsampler, the model")
     if args.low_res_noise is not None and not 0 <= args.low_res_noise < math.inf:
-        raise ValueError(f"--low-res-noise must not be negative, got {args.low_res_noise}")
+        raise ValueError(f"--low-res-noise must be a number from 0 on, got {args.low_res_noise}")
 
 
 def upsampling_of(args: argparse.Namespace) -> Upsampling | None:
@@ -101,11 +95,3 @@ def upsampling_of(args: argparse.Namespace) -> Upsampling | None:
 
     steps = STEPS if args.upsampler_steps is None else steps_of(args.upsampler_steps)
     return Upsampling(args.upsampler, model_sha256(args.upsampler), steps, args.low_res_noise or 0.0)
-
-
-@lru_cache(maxsize=2)
-def load_upsampler(source: str, device: str, dtype: str) -> Model:
-    """The network, loaded once for all batches."""
-    from guided.commands.draw import load_models
-
-    return load_models(source, None, device=device, dtype=dtype)[0]
