@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--model", default="emoji128")
     parser.add_argument("--n", type=int, default=64)
     parser.add_argument("--samples", type=int, default=8, help="that the mean is taken of")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=5)
     args = parser.parse_args()
     model = guided.load(args.model)
     images = guided.Images(args.data, model.image_size, split="test", background="white")

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 import guided
+from guided.conditions import enlarged
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +42,20 @@ def test_a_figure_of_a_card_comes_out_again(sigma):
     pictures = torch.stack([images.image(i) for i in range(len(images))]).float() / 127.5 - 1
     said = re.search(rf"^\| {sigma:g} \| [\d.]+ \| ([\d.]+) \|$", card_of("emoji64"), re.MULTILINE)
     assert held_out.error(model, pictures, images.labels, sigma) == pytest.approx(float(said[1]), abs=6e-4)
+
+
+def test_the_upsampler_does_what_its_card_says():
+    """On 16 held-out pictures: bicubic enlargement and a sample about as near as the card's table has them."""
+    images = guided.Images(ROOT / "tests" / "data" / "emoji-128-held-out.zip", 128, background="white")
+    real = torch.stack([images.image(i) for i in range(len(images))]).float() / 127.5 - 1
+    up, low_res = guided.load("emoji128", device="cpu"), F.avg_pool2d(real, 2)
+    made = guided.sample(up, low_res=low_res, steps=5, seeds=0)
+    bicubic = enlarged(low_res, real).clamp(-1, 1)
+    said = dict(re.findall(r"^\| (bicubic|a sample) \| ([\d.]+) ±", card_of("emoji128"), re.MULTILINE))
+    for name, x in (("bicubic", bicubic), ("a sample", made)):
+        psnr = 10 * torch.log10(4 / (x - real).square().flatten(1).mean(1))
+        assert psnr.mean() == pytest.approx(float(said[name]), abs=3 * float(psnr.std()) / 4), name
+    assert float(said["a sample"]) > float(said["bicubic"]) + 5
 
 
 def card_of(name: str) -> str:

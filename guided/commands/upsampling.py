@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # the parser of the command line imports this file: what is h
     from guided.commands.recipe import Recipe
     from guided.model import Model
 
-STEPS = 10  # a network that enlarges has little left to decide
+STEPS = 5  # a network that enlarges has little left to decide: benchmarks/upsample.py
 
 
 @dataclass(frozen=True)

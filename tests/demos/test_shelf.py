@@ -12,6 +12,7 @@ from demos.shelf import Shelf
 def test_it_holds_the_embedded_models_and_those_given_the_given_first(tiny_folder):
     shelf = Shelf([str(tiny_folder)])
     assert list(shelf.generators) == ["tiny", "emoji64", "emoji64-twin"]
+    assert list(shelf.upsamplers) == ["emoji128"]
     assert "nuclei128" in shelf.segmenters and "emoji64" in shelf.classifiers and "emoji64" in shelf.clips
     assert shelf.class_names("tiny") == guided.load(tiny_folder).class_names
 

@@ -70,12 +70,12 @@ def test_generate_enlarges_in_a_second_stage_and_its_files_replay(tiny_folder, t
         if isinstance(shown, list):  # the files live as long as the handler waits
             recipe, large_ones = told, [guided.to_tensor(path)[0] for path, _ in shown]
             assert cli.main(["replay", shown[1][0]]) == 0
-    assert len(lives) == 3 + 10 + 1 and "finished" in lives[-1].lower()
-    stages = [guided.Stage(tiny_model, 3, guidance_scale=2.0), guided.Stage(large, 10)]
+    assert len(lives) == 3 + 5 + 1 and "finished" in lives[-1].lower()
+    stages = [guided.Stage(tiny_model, 3, guidance_scale=2.0), guided.Stage(large, 5)]
     expected = guided.cascade(stages, ["cat", "cat"], seeds=[7, 8])
     assert expected.shape == (2, 3, 32, 32)
     assert float((torch.stack(large_ones) - expected).abs().max()) < 1.6 / 127.5
     *_, (_, _, plain, *_) = generate.drawing(shelf)(None, *asked)
-    assert plain["recipe"]["upsampling"] is None and recipe["recipe"]["upsampling"]["steps"] == 10
+    assert plain["recipe"]["upsampling"] is None and recipe["recipe"]["upsampling"]["steps"] == 5
     before, now = (from_metadata(told, "file")[0] for told in (plain, recipe))
     assert changes(before, now) == [f"enlarged by none → {tmp_path / 'large'}"]
