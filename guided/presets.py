@@ -422,3 +422,9 @@ PRESETS: dict[str, Preset] = {
     # a picture with a hole, and the hole, to the whole picture (GLIDE's way of inpainting)
     "inpaint64": Preset(replace(_SMALL, num_res_blocks=2, dropout=0.1), image_size=64, patch=2, holes=True, flip=True),
 }
+
+
+def trained_factor(model: Model) -> int | None:
+    """How many times larger a model was trained to make pictures, where its record names a preset that says so."""
+    known = PRESETS.get(getattr(model, "provenance", {}).get("arguments", {}).get("preset"))
+    return known.shrink if known is not None and known.shrink > 1 else None

@@ -79,7 +79,7 @@ def upscaling(shelf: Shelf) -> Callable:
         source = edit_inputs.picture(picture)
         if method == "model":
             s = edit_frame.read(shelf.upsampler, network, *settings[1:])
-            factor = trained_factor(s.model) or factor
+            factor = guided.presets.trained_factor(s.model) or factor
         else:
             s = edit_frame.read(shelf.generator, *settings)
         factor = int(factor)
@@ -102,10 +102,3 @@ def upscaling(shelf: Shelf) -> Callable:
 def upsamplers(shelf: Shelf) -> dict[str, Any]:
     """The networks that enlarge, name -> what each is loaded from."""
     return getattr(shelf, "upsamplers", {})
-
-
-def trained_factor(model: guided.Model) -> int | None:
-    """How many times larger a network was trained to make pictures, where its checkpoint's record says so."""
-    preset = getattr(model, "provenance", {}).get("arguments", {}).get("preset")
-    known = guided.presets.PRESETS.get(preset)
-    return known.shrink if known is not None and known.shrink > 1 else None

@@ -82,11 +82,15 @@ def build(shelf: Shelf) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=290):
             asked = _what(shelf)
+            upsampler = gr.Dropdown(
+                [(say("common.none"), NONE), *shelf.upsamplers], value=NONE, label=say("generate.upsampler"),
+                info=say("generate.upsampler-info"), visible=bool(shelf.upsamplers), elem_id="generate-upsampler",
+            )  # fmt: skip
             with gr.Row():
                 go = gr.Button(say("generate.go"), variant="primary", min_width=120, elem_id="generate-go")
                 stop = gr.Button(say("common.cancel"), min_width=120, elem_id="generate-stop")
             with gr.Accordion(say("common.more"), open=False):
-                asked += _how(shelf)
+                asked += [*_how(shelf), upsampler]
             if all(name in shelf.class_names(next(iter(shelf.generators))) for name in (*CLASSES, "keycap")):
                 choices.examples(EXAMPLES, asked[1:6])
         with gr.Column(scale=3, min_width=290):
@@ -215,11 +219,7 @@ def _how(shelf: Shelf) -> list[gr.components.Component]:
         info=say("generate.classifier-info"), elem_id="generate-classifier",
     )  # fmt: skip
     classifier_scale = gr.Slider(0, 30, 2.0, step=0.1, label=say("generate.classifier-scale"))
-    upsampler = gr.Dropdown(
-        [(say("common.none"), NONE), *shelf.upsamplers], value=NONE, label=say("generate.upsampler"),
-        info=say("generate.upsampler-info"), visible=bool(shelf.upsamplers), elem_id="generate-upsampler",
-    )  # fmt: skip
-    return [steps, sampler, classifier, classifier_scale, eta, low, high, upsampler]
+    return [steps, sampler, classifier, classifier_scale, eta, low, high]
 
 
 def _default(class_names: list[str]) -> list[str]:

@@ -45,6 +45,7 @@ class Upsampling:
     def check(self, recipe: Recipe, model: Model, network: Model) -> None:
         """ValueError unless the network can enlarge what the model makes, in so many steps."""
         from guided.cascade import Stage, check_stages
+        from guided.presets import trained_factor
 
         if model.segments is not None:
             raise ValueError("it enlarges pictures, and the model makes masks")
@@ -52,6 +53,9 @@ class Upsampling:
         (height, *_), (h, *_) = network.sides, (recipe.size,) if recipe.size else model.sides
         if "low_res" in network.conditions and height <= h:
             raise ValueError(f"it makes pictures of {height} pixels, and those of the first stage have {h} already")
+        factor = trained_factor(network)
+        if factor is not None and height != factor * h:
+            raise ValueError(f"it was trained to make {height} pixels of {height // factor}; the first stage makes {h}")
         check_stages([Stage(model, options=size), self.stage(network)], None, None)
         try:
             network.sigmas(self.steps)

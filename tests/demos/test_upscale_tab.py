@@ -55,8 +55,8 @@ def test_a_network_that_enlarges_is_told_the_picture_at_its_own_small_size(shelf
 
 
 def test_what_was_not_trained_by_a_preset_takes_the_factor_of_the_page(upsampler):
-    assert edit_upscale.trained_factor(upsampler) == 2
-    assert edit_upscale.trained_factor(SimpleNamespace(provenance={})) is None
+    assert guided.presets.trained_factor(upsampler) == 2
+    assert guided.presets.trained_factor(SimpleNamespace(provenance={})) is None
 
 
 def test_generate_enlarges_in_a_second_stage_and_its_files_replay(tiny_folder, tiny_model, upsampler, tmp_path):
