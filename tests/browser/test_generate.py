@@ -127,7 +127,7 @@ def test_a_mixture_and_an_example_fill_the_form(page):
 
 def test_it_works_by_keyboard_alone(page):
     page.locator("#generate-seed input").focus()
-    for _ in range(2):  # the button of a new seed, then Generate
+    for _ in range(3):  # the button of a new seed, Enlarge, then Generate
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "generate-go"
     page.keyboard.press("Tab")
