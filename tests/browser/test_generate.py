@@ -35,7 +35,7 @@ def test_the_first_click_draws_live_and_what_is_downloaded_replays(page, tmp_pat
     page.wait_for_selector("#generate-live img")
     assert re.match(r"Step \d+ of 20, .* left", page.inner_text("#generate-live .live-said"))
     assert result(page).count() == 4
-    assert page.evaluate("[...document.querySelectorAll('#generate-result img')].every(i => i.naturalWidth == 64)")
+    page.wait_for_function("[...document.querySelectorAll('#generate-result img')].every(i => i.naturalWidth == 64)")
     with page.expect_download() as download:
         page.click("#generate-grid")
     path = tmp_path / download.value.suggested_filename
