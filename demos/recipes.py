@@ -185,6 +185,7 @@ def changes(before: Recipe, now: Recipe) -> list[str]:
         one |= {"seeds": one["seeds"][0], "pictures": len(one["seeds"])}
         one |= one.pop("options") | {f"clip {k}": v for k, v in (one.pop("clip") or {}).items()}
         one["enlarged by"] = (one.pop("upsampling") or {}).get("model")
+        one |= {k: Path(one[k]).name for k in ("model", "classifier", "clip model", "enlarged by") if one.get(k)}
         for name in ("labels", "prompts"):
             one[name] = ", ".join(dict.fromkeys(one[name] or [])) or NONE
     names = {"seeds": "seed", "labels": "classes"}

@@ -50,13 +50,11 @@ class Upsampling:
         if model.segments is not None:
             raise ValueError("it enlarges pictures, and the model makes masks")
         size = {} if recipe.size is None else {"size": recipe.size}
+        check_stages([Stage(model, options=size), self.stage(network)], None, None)
         (height, *_), (h, *_) = network.sides, (recipe.size,) if recipe.size else model.sides
-        if "low_res" in network.conditions and height <= h:
-            raise ValueError(f"it makes pictures of {height} pixels, and those of the first stage have {h} already")
         factor = trained_factor(network)
         if factor is not None and height != factor * h:
             raise ValueError(f"it was trained to make {height} pixels of {height // factor}; the first stage makes {h}")
-        check_stages([Stage(model, options=size), self.stage(network)], None, None)
         try:
             network.sigmas(self.steps)
         except ValueError as error:
@@ -73,7 +71,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     more.add_argument("--upsampler-steps", metavar="STEPS", help=f"its steps; default: {STEPS}")
     more.add_argument(
         "--low-res-noise", type=float, metavar="SIGMA",
-        help="noise put on what it enlarges, which hides what the first stage got wrong; default: 0",
+        help="level of the noise put on what it enlarges (conditioning augmentation); default: 0",
     )  # fmt: skip
 
 
