@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import study_page
@@ -35,9 +36,10 @@ from guided.types import Prediction
 
 ROOT = Path(__file__).parent.parent
 BUDGETS = (10, 20, 5, 50, 250)  # evaluations, those of most use first
-STUDIED = (  # annealed_langevin and rk45 have no fixed number of evaluations; for what lacks here else: study_page.SAME
+STUDIED = (  # for what lacks here: study_page.SAME and ADAPTIVE
     "unipc", "ddim", "ddpm", "dpmpp_2m", "heun", "dpmpp_2m_sde", "dpmpp_3m_sde", "lms", "dpm2", "dpmpp_sde",
-    "dpmpp_2s_ancestral", "dpm2_ancestral",
+    "dpmpp_2s_ancestral", "dpm2_ancestral", "reverse_diffusion", "euler_maruyama", "predictor_corrector",
+    "annealed_langevin",
 )  # fmt: skip
 GUIDED_STEPS = 10
 SCALES = {
@@ -48,7 +50,14 @@ SCALES = {
     "apg": (2.0, 3.0, 5.0),
     "cfg-zero": (2.0, 3.0, 5.0),
     "cfg++": (0.3, 0.6, 0.9),
+    "rescale": (2.0, 3.0, 5.0),
+    "linear": (2.0, 3.0, 5.0),
+    "cosine": (2.0, 3.0, 5.0),
+    "anneal": (2.0, 3.0, 5.0),
+    "autoguidance": (1.5, 2.0, 3.0),
 }
+NEEDS = {"classifier": "classifier", "autoguidance": "weak"}  # kinds of guidance by the flag that brings what they take
+RESCALE = 0.7  # as Lin et al. 2024 use it
 WINDOW = (0.3, 10.0)
 TAUGHT = (("none", 1.0), ("cfg", 2.0))  # samples that a classifier is taught by
 MEASURES = ("frechet", "precision", "recall", "coverage")
@@ -77,21 +86,21 @@ def steps_for(sampler: str, evaluations: int) -> int:
     return steps
 
 
-def rows_of(parts: list[str], budgets: list[int], samplers: list[str], classifier: str | None) -> list[dict]:
+def rows_of(args: argparse.Namespace) -> list[dict]:
     """What is to be measured, in the order in which the parts and the budgets are given."""
     found = {"guidance": [], "samplers": []}
     for kind, scales in SCALES.items():
-        if kind != "classifier" or classifier:
+        if kind not in NEEDS or getattr(args, NEEDS[kind]) != "none":
             row = {"part": "guidance", "kind": kind, "steps": GUIDED_STEPS}
             found["guidance"] += [{**row, "scale": scale} for scale in scales]
     row = {"part": "accuracy", "steps": GUIDED_STEPS}
     found["accuracy"] = [{**row, "kind": "real", "scale": None}]
     found["accuracy"] += [{**row, "kind": kind, "scale": scale} for kind, scale in TAUGHT]
-    for budget in budgets:
-        for name in samplers:
+    for budget in args.budgets:
+        for name in args.samplers:
             row = {"part": "samplers", "sampler": name, "budget": budget, "steps": steps_for(name, budget)}
             found["samplers"].append(row)
-    return [row for part in parts for row in found[part]]
+    return [row for part in args.parts for row in found[part]]
 
 
 class Study:
@@ -106,6 +115,7 @@ class Study:
         self.features = [features_of(name, "cpu") for name in args.features]
         self.judge = None if args.judge is None else judge_of(args.judge, "cpu")
         self.clf = None if args.classifier == "none" else classifiers.load(args.classifier)
+        self.weak = None if args.weak == "none" else guided.load(args.weak, dtype=self.model.net.dtype)
         if args.real is not None:
             self.train, self.held_out = (p.shuffled(0, args.real) for p in (self.train, self.held_out))
         self.labels = self._labels(args.n)
@@ -113,13 +123,14 @@ class Study:
         self.figures = json.loads(self.file.read_text()) if self.file.exists() else {"about": {}, "rows": {}}
         about = self._about()
         was = self.figures["about"]
-        for key in ("model", "n", "features", "dtype", "data", "train"):
+        for key in ("model", "n", "features", "data", "train"):
             if was and was.get(key) != about[key]:
                 raise ValueError(f"{self.file} holds figures of another {key}: {was.get(key)}; give another --name")
-        self.figures["about"] = {**about, "judge": about["judge"] or was.get("judge")}
+        kept = ("dtype", "judge", "told") if was and about["judge"] is None else ("dtype",)
+        self.figures["about"] = {**about, **{key: was[key] for key in kept if was.get(key)}}
 
     def _about(self) -> dict:
-        shown = ("classifier", "judge", "real", "features", "split")
+        shown = ("classifier", "weak", "judge", "real", "features", "split")
         said = {f"--{name}": getattr(self.args, name) for name in shown}
         usual = {name: parser().get_default(name.lstrip("-")) for name in said}
         words = {name: " ".join(v) if isinstance(v, list) else v for name, v in said.items() if v != usual[name]}
@@ -151,6 +162,7 @@ class Study:
     def samples(self, row: dict) -> Pictures:
         """A row's samples, drawn where they are not there yet."""
         how, told, terms, n, labels = {"steps": row["steps"]}, {}, None, self.args.n, self.labels
+        beside: dict = {}
         if row["part"] == "accuracy":
             n, labels = self.taught, self._labels(self.taught)
         if row["part"] == "samplers":
@@ -159,14 +171,28 @@ class Study:
             told = {"classifier": self.args.classifier, "scale": row["scale"]}
             terms = lambda part: [self.clf.term(targets[part], row["scale"])]  # noqa: E731
             targets = by_class(self.model.class_names, self.labels, self.clf.class_names)
+        elif row["kind"] in ("rescale", "linear", "cosine", "anneal", "autoguidance"):
+            told, beside = self.special(row["kind"], row["scale"])
         else:
             how |= {"guidance_scale": row["scale"], "window": WINDOW if row["kind"] == "window" else None}
             how |= {"guidance": row["kind"]} if row["kind"] in METHODS and row["kind"] != "cfg" else {}
         folder = self.work / label_of(row).replace(" ", "-")
         return draw(
             self.model, folder, n, labels=labels, batch_size=self.args.batch_size, terms=terms,
-            told=told, name="samples", **how,
+            told=told, beside=beside, name="samples", **how,
         )  # fmt: skip
+
+    def special(self, kind: str, scale: float) -> tuple[dict, dict]:
+        """What a kind of guidance is, in values that JSON holds, and as arguments of `guided.sample`."""
+        told = {"kind": kind, "scale": scale}
+        if kind == "rescale":
+            how = {"guidance_scale": scale, "guidance": partial(guided.cfg, rescale=RESCALE)}
+            return {**told, "rescale": RESCALE}, how
+        if kind in ("linear", "cosine"):
+            return told, {"guidance_scale": getattr(guided.scales, kind)(scale)}
+        if kind == "anneal":
+            return told, {"guidance_scale": scale, "anneal": guided.Anneal()}
+        return {**told, "weak": self.args.weak}, {"guidance_scale": scale, "weak": self.weak}
 
     def measure(self, pictures: Pictures) -> dict:
         """Figures of a set of pictures against the training pictures, in every feature space; the judge's share."""
@@ -221,7 +247,9 @@ class Study:
             self.keep("held-out", {"part": "real"}, {**real, "judge": self.judged(self.held_out)})
 
     def keep(self, key: str, row: dict, figures: dict) -> None:
-        """Write one row."""
+        """Write one row; it says its dtype where that is not the study's."""
+        if self.args.dtype != self.figures["about"]["dtype"]:
+            row = {**row, "dtype": self.args.dtype}
         self.figures["rows"][key] = {**row, **figures}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(self.figures, indent=1) + "\n")
@@ -244,6 +272,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("data", help="the pack that the model was trained on, with splits")
     p.add_argument("--model", default="emoji64")
     p.add_argument("--classifier", default="emoji64", help="that guides; none for none")
+    p.add_argument("--weak", default="none", help="model that autoguidance holds the model against; none for none")
     p.add_argument("--judge", help="a classifier of its own that judges; may be given later")
     p.add_argument("--features", nargs="+", default=["colours", "pca64+clip:emoji64"])
     p.add_argument("--n", type=int, default=160, help="samples a row")
@@ -279,7 +308,7 @@ def main(argv: list[str] | None = None) -> None:
     if "accuracy" in args.parts and study.labels is None:
         raise SystemExit(f"{args.data} has no classes: leave accuracy out of --parts")
     study_page.write(Path(args.results), Path(args.page), Path(args.images))
-    study.run(rows_of(args.parts, args.budgets, args.samplers, None if args.classifier == "none" else args.classifier))
+    study.run(rows_of(args))
     study_page.write(Path(args.results), Path(args.page), Path(args.images))
 
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 BUDGETS = (5, 10, 20, 50, 250)
 TAUGHT, TAUGHT_IMAGES = 2000, 20_000  # pictures that a classifier is taught by, and how many it sees, by default
 DISTANCE = "Frechet distance"
+ADAPTIVE = ("rk45",)  # takes as many evaluations as its tolerance asks for
 SAME = {"euler": "ddim", "euler_ancestral": "ddpm"}  # one method by two names, number for number (tests/test_study.py)
 KINDS = {
     "none": "no guidance",
@@ -21,6 +22,11 @@ KINDS = {
     "apg": "adaptive projected",
     "cfg-zero": "CFG-Zero*",
     "cfg++": "CFG++",
+    "rescale": "classifier-free, rescaled by 0.7",
+    "linear": "classifier-free, scale rising linearly",
+    "cosine": "classifier-free, scale rising by a cosine",
+    "anneal": "classifier-free, condition annealed (CADS)",
+    "autoguidance": "autoguidance by a weaker model",
 }
 HEAD = """\
 # Study: samplers, evaluations, guidance
@@ -60,7 +66,14 @@ def section(name: str, study: dict, images: Path) -> str:
     ]
     if any(row["part"] == "samplers" for row in rows.values()):
         same = " and ".join(f"`{name}` is `{other}`" for name, other in SAME.items())
-        lines += ["### Evaluations against quality", "", f"No guidance; spacing uniform in log SNR; {same} here.", ""]
+        lines += ["### Evaluations against quality", ""]
+        lines += [
+            f"No guidance; spacing uniform in log SNR; {same} here. `{'`, `'.join(ADAPTIVE)}` takes as many "
+            "evaluations as its tolerance asks for, and has no row.",
+            "",
+        ]
+        others = sorted({row["dtype"] for row in rows.values() if "dtype" in row})
+        lines += [f"* in {others[0]}: the same command with `--dtype {others[0]}`.\n"] if others else []
         lines += [image(f"study-{name}-evaluations.png", "Frechet distance by evaluations")]
         for feature in features:
             lines += [f"Frechet distance, {feature} (held-out pictures: {cell(rows['held-out'], feature)}):", ""]
@@ -88,7 +101,7 @@ def cell(row: dict | None, feature: str, measure: str = DISTANCE) -> str:
     """A figure with its interval."""
     if row is None or feature not in row or measure not in row[feature]:
         return "-"
-    return told(row[feature][measure])
+    return told(row[feature][measure]) + (" *" if "dtype" in row else "")
 
 
 def told(e: dict) -> str:
@@ -161,7 +174,7 @@ def evaluations_plot(rows: dict, features: list[str], file: Path) -> None:
         for k, sampler in enumerate(dict.fromkeys(row["sampler"] for row in found)):
             own = sorted((row for row in found if row["sampler"] == sampler), key=lambda row: row["budget"])
             axis.errorbar(
-                [row["budget"] for row in own], **bars(own, feature, DISTANCE), ls=("-", ":")[k > 9], label=sampler
+                [row["budget"] for row in own], **bars(own, feature, DISTANCE), ls=("-", ":")[k // 10], label=sampler
             )
         axis.axhline(rows["held-out"][feature][DISTANCE]["value"], color="0.5", ls="--", label="held-out pictures")
         axis.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="Frechet distance", title=feature)

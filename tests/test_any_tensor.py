@@ -52,7 +52,7 @@ def test_every_sampler_draws_them_with_guidance(kind, sampler):
     x = guided.sample(m, ["low"] * 4 + ["high"] * 4, guidance_scale=1.5, **options)
     assert x.shape == (8, *SHAPES[kind])
     assert {shape[1:] for shape in m.net.asked} == {SHAPES[kind]}
-    wide = 0.5 if sampler in ("annealed_langevin", "predictor_corrector", "euler_maruyama") else 0.15
+    wide = 0.5 if sampler in ("annealed_langevin", "euler_maruyama") else 0.15
     assert float(x[:4].mean()) == pytest.approx(-0.4, abs=wide)
     assert float(x[4:].mean()) == pytest.approx(0.5, abs=wide)
 
@@ -89,12 +89,12 @@ def test_terms_bounds_and_levels_of_each_sample(kind):
     ("parametrization", "chain"), [("edm", None), ("eps", guided.Schedule.linear(50)), ("vp", None)]
 )
 def test_training(kind, parametrization, chain):
-    """The loss falls: a network of one number a channel learns the data's mean."""
+    """The loss falls: one number a place learns the data's mean, or of noise, whose mean is 0, to leave 1."""
 
     class Mean(nn.Module):
         def __init__(self):
             super().__init__()
-            self.mean = nn.Parameter(torch.zeros(SHAPES[kind]))
+            self.mean = nn.Parameter(torch.full(SHAPES[kind], 0.0 if parametrization == "edm" else 1.0))
 
         def forward(self, x, t):
             return self.mean + 0 * x
@@ -106,7 +106,7 @@ def test_training(kind, parametrization, chain):
     steps = list(guided.train(m, [{"image": x0}], objective, images=64 * 40, lr=0.05, device="cpu", progress=False))
     first, last = (sum(s.loss for s in part) for part in (steps[:10], steps[-10:]))
     assert all(math.isfinite(s.loss) for s in steps)
-    assert last < 0.9 * first or parametrization != "edm"
+    assert last < 0.9 * first
 
 
 @pytest.mark.parametrize(

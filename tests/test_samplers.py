@@ -351,16 +351,27 @@ def test_phi():
 
 def test_corrector_move():
     x, z = start(), SeededNoise(range(3))(start())
-    s = torch.tensor(1.5, dtype=torch.float64)
-    score = blobs().score(x, s)
-    e = 2 * (0.2 * z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)) ** 2  # Song et al. 2021b, Alg. 4
-    e = e.reshape(-1, 1, 1, 1)
-    moved = langevin(D, x, s, noise=lambda _: z, snr=0.2)
-    torch.testing.assert_close(moved, x + e * score + (2 * e).sqrt() * z, atol=1e-10, rtol=1e-10)
+    e = 2 * 0.2**2 * 1.5**2
+    moved = langevin(D, x, torch.tensor(1.5), noise=lambda _: z, snr=0.2)
+    wanted = x + e * blobs().score(x, torch.tensor(1.5)) + math.sqrt(2 * e) * z
+    torch.testing.assert_close(moved, wanted, atol=1e-10, rtol=1e-10)
+
+
+def test_corrector_move_is_the_papers_where_noise_outweighs_the_data():
+    one = torch.ones(1, dtype=torch.float64)
+    m, s = Mixture(torch.zeros(1, 3, 16, 16, dtype=torch.float64), 0.5 * one, one), torch.tensor(5.0)
+    torch.manual_seed(0)
+    x, z = torch.randn(2, 64, 3, 16, 16, dtype=torch.float64)
+    x = x * math.hypot(5, 0.5)
+    score = m.score(x, s)
+    norms = [t.flatten(1).norm(dim=1).mean() for t in (z, score)]  # of the batch: Song et al. 2021b, Alg. 4, their code
+    e = 2 * (0.16 * norms[0] / norms[1]) ** 2
+    moved = langevin(m.denoiser(), x, s, noise=lambda _: z)
+    paper = x + e * score + (2 * e).sqrt() * z
+    assert float((moved - paper).norm() / (paper - x).norm()) < 0.01
 
 
 def test_corrector_keeps_the_distribution():
-    # a step depends on the norm of x, which matters less the more dimensions there are
     one, spread = torch.ones(1, dtype=torch.float64), math.hypot(0.5, 0.8)
     m = Mixture(torch.zeros(1, 3, 16, 16, dtype=torch.float64), 0.5 * one, one)
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 import guided
 from guided import SeededNoise, last
+from guided.samplers import SAMPLERS
 from guided.samplers.annealed import langevin_step_size
 from guided.types import Prediction
 
@@ -50,6 +51,7 @@ def levels(n: int, low: float = 0.3) -> Tensor:
 
 # name -> (run, levels, network calls for each of 20,000 samples)
 BUDGETS = {
+    "reverse diffusion, corrected by its snr": (guided.predictor_corrector, 40, 79),
     "annealed Langevin": (partial(guided.annealed_langevin, moves=8), 40, 313),
     "reverse diffusion, corrected": (partial(guided.predictor_corrector, step_size=0.1), 40, 79),
     "Euler-Maruyama, corrected": (
@@ -74,6 +76,18 @@ def test_mode_weights_within_three_hundredths(name):
     x = last(run(counted, 20 * torch.randn(20_000, 2, dtype=torch.float64), levels(n)))
     assert low_mode(x) == pytest.approx(0.2, abs=0.03)
     assert len(made) == calls
+
+
+STEPPING = [name for name in SAMPLERS if name not in ("predictor_corrector", "rk45")]
+
+
+@pytest.mark.parametrize("predictor", STEPPING)
+def test_any_predictor_leaves_modes_as_wide_as_they_are(predictor):
+    """Also those that remember earlier steps, whose noise the moves have replaced."""
+    torch.manual_seed(0)
+    x = 20 * torch.randn(4000, 2, dtype=torch.float64)
+    x = last(guided.predictor_corrector(apart().denoiser(), x, levels(40), predictor=predictor))
+    assert float(x[x.sum(1) > 0].std(dim=0).mean()) == pytest.approx(1, abs=0.1)
 
 
 def test_langevin_at_one_level_does_not_find_the_weights():
@@ -141,7 +155,7 @@ def test_a_fixed_corrector_step():
 
 
 def test_a_corrector_repairs_what_a_predictor_left():
-    """In many dimensions, where a move by signal-to-noise ratio is right: a start 30 % too wide becomes the data's."""
+    """A start 30 % too wide becomes the data's."""
     one, std = torch.ones(1, dtype=torch.float64), 0.5
     data = Mixture(torch.zeros(1, 3, 8, 8, dtype=torch.float64), std * one, one).denoiser()
     sigmas = torch.logspace(0, -0.5, 61, dtype=torch.float64)

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,7 +82,39 @@ def test_a_study_may_take_some_of_the_real_pictures(there):
 def test_steps_are_as_many_as_the_evaluations_allow():
     assert [study.steps_for("ddim", n) for n in (5, 250)] == [5, 250]
     assert [study.steps_for("heun", n) for n in (5, 10, 50)] == [3, 5, 25]
-    assert set(study.STUDIED) <= set(study.SAMPLERS)
+    assert [study.steps_for("annealed_langevin", n) for n in (5, 250)] == [1, 50]  # 5 a level, and the last
+
+
+def test_every_sampler_is_studied_or_said_not_to_be():
+    assert {*study.STUDIED, *study_page.SAME, *study_page.ADAPTIVE} == set(study.SAMPLERS)
+
+
+def test_every_kind_of_guidance_draws_its_own_samples(there):
+    for name in ("model", "weak"):
+        model = guided.load("model")
+        for p in model.net.parameters():
+            torch.nn.init.normal_(p, std=0.1)
+        guided.save(model, name)
+    study.main(words("--parts", "guidance", "--weak", "weak"))
+    kinds = [kind for kind in study.SCALES if kind != "classifier"]
+    folders = [there / "runs" / "study" / "data" / f"{kind}-{study.SCALES[kind][-1]:g}" for kind in kinds]
+    made = [torch.from_numpy(np.load(folder / "000000.npy")).float() for folder in folders]
+    same = [(a, b) for i, a in enumerate(kinds) for j, b in enumerate(kinds[:i]) if torch.equal(made[i], made[j])]
+    assert same == []
+    page = (there / "docs" / "study.md").read_text()
+    assert all(f"| {study_page.KINDS[kind]} |" in page for kind in kinds) and " --weak weak" in page
+
+
+def test_rows_of_another_dtype_say_so(there):
+    only = ("--parts", "samplers", "--samplers")
+    study.main(words(*only, "unipc"))
+    study.main(words(*only, "heun", "--dtype", "bf16"))
+    figures = json.loads((there / "results" / "study-data.json").read_text())
+    assert figures["about"]["dtype"] == "fp32"
+    assert [row.get("dtype") for row in figures["rows"].values()] == [None, None, "bf16"]
+    lines = (there / "docs" / "study.md").read_text().splitlines()
+    assert "* in bf16: the same command with `--dtype bf16`." in lines
+    assert [") *" in line for line in lines if line.startswith(("| unipc", "| heun"))] == [False, True] * 2
 
 
 def test_a_figure_not_there_is_a_dash():

@@ -34,6 +34,7 @@ def draw(
     batch_size: int = 16,
     terms: Callable[[slice], Iterable[Term]] | None = None,
     told: dict[str, Any] | None = None,
+    beside: dict[str, Any] | None = None,
     progress: bool = True,
     name: str | None = None,
     **how: Any,
@@ -49,7 +50,8 @@ def draw(
         prompts: one a picture, for models that take text.
         batch_size: pictures of a shard, drawn at once.
         terms: gradient guidance of a batch, from its slice of the pictures.
-        told: whatever else decides the pictures, such as what `terms` are, in values that JSON holds.
+        told: whatever else decides the pictures, such as what `terms` and `beside` are, in values that JSON holds.
+        beside: arguments of `guided.sample` that JSON does not hold: a weak model, a function.
         name: of the set, as reports state it; the folder's by default.
         **how: arguments of `guided.sample` (steps, sampler, guidance_scale, window, ...), in values that JSON holds.
 
@@ -93,6 +95,7 @@ def draw(
             terms=() if terms is None else terms(part),
             seeds=list(range(seed + part.start, seed + part.stop)),
             **how,
+            **(beside or {}),
         )
         _write(files[i], images)
     key = hashlib.sha256(json.dumps([settings, asked, n]).encode()).hexdigest()

@@ -150,6 +150,8 @@ def lms(
 ) -> Iterator[State]:
     """Linear multistep: Adams-Bashforth in sigma with uneven steps, on dx/dsigma = (x - x0) / sigma.
 
+    Slopes hold the noise of the x they were taken at: after an edit of the state the past is forgotten.
+
     Args:
         D, x, sigmas, noise: see `guided.samplers`.
         order: how many slopes it uses once it has them, at least 1.
@@ -171,6 +173,8 @@ def lms(
         x = x + sum(w * d for w, (_, d) in zip(weights, past, strict=True))
         state = State(x, x0, level(s_next), i, len(levels) - 1)
         yield state
+        if state.x is not x:
+            past.clear()
         x = state.x
 
 
