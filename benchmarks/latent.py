@@ -116,7 +116,8 @@ def written(
     lines += [line(name, *cells) for name, cells in (about | rows).items()]
     autoencoder = models["model in latents"].autoencoder.provenance
     said = f"The autoencoder saw {autoencoder['images_seen']:,} pictures and gives held-out ones back with "
-    return "\n".join(["# Latents and pixels at equal compute", "", *lines, "", f"{said}{autoencoder['psnr']:.1f} dB."])
+    title = "# Latents and pixels, generators at equal compute"
+    return "\n".join([title, "", *lines, "", f"{said}{autoencoder['psnr']:.1f} dB."])
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from guided.devices import check_device
 from guided.folders import splits, suited
 from guided.stored import check_same_run
 from guided.train import train
+from guided.training.board import check_board, on_board
 from guided.training.optimizers import OPTIMIZERS
 from guided.training.world import check_processes
 
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--precision", choices=["fp32", "bf16", "fp16"])
     p.add_argument("--mirror", action=argparse.BooleanOptionalAction, default=None, help="where the texts name no side")
     p.add_argument("--save-every", type=int, default=10_000, help="images between checkpoints")
+    p.add_argument("--tensorboard", action="store_true", help="write curves to OUT/tensorboard as well")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", help="cpu, cuda, mps; the best there is by default")
     p.add_argument("--processes", type=int, help="fail unless torchrun started so many")
@@ -65,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
     """Train until `--images`, a signal, or the loop's errors; then the recall on held-out pictures."""
     preset = with_flags(args)
     check_processes(args.processes)
+    if args.tensorboard:
+        check_board()
     device = check_device(args.device) if args.device else None
     images = read(args, preset, "train")
     if len({texts[0] for texts in images.captions}) < 2:
@@ -93,6 +97,8 @@ def run(args: argparse.Namespace) -> None:
         device=device,
         optimizer=OPTIMIZERS[preset.optimizer],
     )
+    if args.tensorboard:
+        steps = on_board(steps, args.out)
     first = os.environ.get("RANK", "0") == "0"
     for step in steps:
         if step.saved and first:
@@ -197,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         run(args)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         print(f"classifiers.train_clip: {error}", file=sys.stderr)
         return 2
     return 0

@@ -76,7 +76,7 @@ def load(
 
     Args:
         source: a name that `guided models` lists, a checkpoint folder or its model.safetensors; None is the default. A
-            folder of diffusers' UNet2DModel goes too, with its scheduler's beside it (`guided.adapters`).
+            pipeline of diffusers with a UNet2DModel goes too, or its `unet` folder (`guided.adapters.load_diffusers`).
         device: None is the CPU.
         dtype: what the network's blocks compute in: torch.float32 (None), bfloat16 or float16, or one of these names.
         compile, batch_size, progress: make it faster by torch's compiler, as `Model.optimize` does.

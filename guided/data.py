@@ -81,7 +81,7 @@ class Images:
         self.path, self.size = Path(path), check_size(size)
         self.channels, self.on_corrupt = channels, on_corrupt
         self.random_background = isinstance(background, str) and background == "random"
-        self._background = WHITE if self.random_background else check_colour(background)
+        self.background = WHITE if self.random_background else check_colour(background)
 
         self._tree = open_tree(path)
         rows = list_pictures(self._tree, label=label, other=other, caption=caption)
@@ -123,7 +123,7 @@ class Images:
         if self.random_background:
             return np.asarray(image.convert("RGBA"))
         array = np.asarray(image)
-        array = flatten(array, self._background) if array.shape[2] == 4 else array
+        array = flatten(array, self.background) if array.shape[2] == 4 else array
         return array if self.channels == 3 else grey(array)
 
     def gather(self, indices: Sequence[int]) -> tuple[list[int], list[np.ndarray]]:

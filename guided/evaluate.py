@@ -137,7 +137,7 @@ def check_needs(
     """The measures to take, once all that they need is there; nothing is read of the pictures.
 
     Raises:
-        ValueError: an unknown measure, or what one lacks.
+        ValueError: an unknown measure, what one lacks, or classes that the judge does not know.
     """
     known, statistics_fit = samples.labels is not None, all(f.name == INCEPTION for f in features)
     pictures = [] if len(reference) else ["reference pictures, not their statistics"]
@@ -148,8 +148,10 @@ def check_needs(
     lacks["inception"] = [] if judging else ["a judge"]
     lacks["accuracy"] = [] if judging and judge.class_names and known else ["a judge with classes", "labelled samples"]
     lacks["clip"] = [] if clip is not None and (samples.captions or known) else ["a CLIP", "captions or labels"]
-    lacks["cas"] = [] if known and reference.labels is not None else ["labels of samples and of reference pictures"]
-    counts = [len(pictures) for pictures in (samples, reference, train) if pictures]  # 0 is statistics
+    sets = [each for each in (samples, reference, train) if each]  # statistics alone count 0
+    classes = {None if p.labels is None else tuple(p.class_names) for p in (samples, reference, train or samples)}
+    lacks["cas"] = [] if len(classes) == 1 and None not in classes else ["labels of the same classes of all sets"]
+    counts = [len(pictures) for pictures in sets]
     for name, least in {"infinity": 16, **dict.fromkeys(("precision", "recall", "density", "coverage"), 12)}.items():
         if counts and min(counts) < least:  # intervals take halves of them
             lacks[name] = [*lacks[name], f"{least} pictures or more of each set"]
@@ -159,7 +161,12 @@ def check_needs(
         if lacks[name]:
             raise ValueError(f"the measure {name!r} needs {' and '.join(lacks[name])}")
     usual = [name for name in MEASURES if not lacks[name] and name not in ("infinity", "cas")]
-    return usual if measures is None else list(measures)
+    wanted = usual if measures is None else list(measures)
+    if "accuracy" in wanted:
+        for each in sets:
+            if each.labels is not None:
+                by_class(each.class_names, each.labels, judge.class_names, "the judge")
+    return wanted
 
 
 def compare(

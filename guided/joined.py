@@ -29,6 +29,7 @@ def joined(
     anneal: Anneal | None = None,
     seeds: Sequence[int] | None = None,
     sigmas: Tensor | None = None,
+    eta: float | None = None,
 ) -> Denoiser:
     """What `guided.denoiser` clamps: the model under a condition, guided.
 
@@ -37,6 +38,7 @@ def joined(
         guidance_scale, window, guidance, weak, also, anneal: as `sample` takes them.
         seeds: of the pictures, for the noise of `anneal`; None is fresh noise.
         sigmas: of the run, for the methods that need them.
+        eta: of the run's sampler, for those that take it; None leaves their own.
 
     Raises:
         ValueError: guidance has nothing to work against, or two of these do not go together.
@@ -44,7 +46,7 @@ def joined(
     D = model.given(**cond)
     if anneal is not None:
         D = annealed(D, anneal, noise=torch.randn_like if seeds is None else anneal_noise(seeds))
-    join = method(guidance, sigmas)
+    join = method(guidance, sigmas, eta)
     if also:
         if weak is not None or join is not cfg:
             raise ValueError("several labels are joined by plain guidance: leave guidance and weak out with them")

@@ -185,7 +185,7 @@ def stream(
     seeds = resolve_seeds(seeds, n)
     D = joined(
         model, cond, guidance_scale, window=window, guidance=guidance, weak=weak, also=also, anneal=anneal,
-        seeds=seeds, sigmas=sigmas,
+        seeds=seeds, sigmas=sigmas, eta=_eta(sampler, sampler_options),
     )  # fmt: skip
     D = bound(model, D, terms=terms, clip=clip, mean_form=sampler == "ddpm")
     sides = _sides(model, size if size is not None or image is None else tuple(image.shape[2:]))
@@ -246,6 +246,14 @@ def _sampler(name: str, options: dict, model: Model):
     pretended = Prediction(x, x if model.learned_range else None)
     next(SAMPLERS[name](lambda x, sigma: pretended, x, sigmas, noise=torch.zeros_like, **options))
     return SAMPLERS[name]
+
+
+def _eta(name: str, options: dict) -> float | None:
+    """How much of the ancestral noise a run has: what is asked for, else the sampler's own; None where it has none."""
+    if name == "ddpm":  # whatever its variance: its mean is that of 1
+        return 1.0
+    own = inspect.signature(SAMPLERS[name]).parameters.get("eta")
+    return None if own is None else options.get("eta", own.default)
 
 
 def _rows(value: Scale, part: slice) -> Scale:

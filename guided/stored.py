@@ -100,6 +100,7 @@ def find(source: str | Path, embedded: Path = WEIGHTS) -> Path:
     path = Path(source)
     if path.name == "model.safetensors":
         path = path.parent
+    path = network_folder(path)
     if (path / "config.json").exists():
         return path
     names = ", ".join(names_in(embedded)) or "none"
@@ -110,10 +111,24 @@ def find(source: str | Path, embedded: Path = WEIGHTS) -> Path:
     raise FileNotFoundError(f"{source}: no checkpoint folder (config.json) there, and the embedded models are: {names}")
 
 
+def network_folder(path: Path) -> Path:
+    """Where the network lies: of a pipeline of diffusers in `unet`, unless all its files are in one folder."""
+    pipeline = (path / "model_index.json").exists() or not (path / "config.json").exists()
+    return path / "unet" if pipeline and is_diffusers(path / "unet") else path
+
+
 def weights_file(folder: Path) -> Path:
     """Where a checkpoint folder's weights lie; diffusers gives them another name."""
-    theirs = folder / DIFFUSERS
-    return theirs if theirs.is_file() and not (folder / "model.safetensors").exists() else folder / "model.safetensors"
+    ours = folder / "model.safetensors"
+    return folder / DIFFUSERS if not ours.exists() and is_diffusers(folder) else ours
+
+
+def is_diffusers(folder: Path) -> bool:
+    """Whether a folder's config.json is one of diffusers."""
+    try:
+        return "_class_name" in json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError, TypeError):
+        return False  # `read_folder` says what is wrong
 
 
 def names_in(embedded: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,35 @@ def test_edm_networks_give_the_recorded_numbers(name, file):
         assert_close(x0.flatten()[::29], torch.tensor(wanted), atol=1e-5 if wrapper == "EDMPrecond" else 4e-5, rtol=0)
     assert type(model.net) is (UNet if name == "dhariwal" else SongUNet)
     assert model.image_size == 8 and not any(p.requires_grad for p in model.parameters())
+
+
+# Karras et al. 2022, Table 1: those of EDM and VE; for VP sigma(t) at t = 1e-5 and 1, beta_d = 19.9 and beta_min = 0.1
+VP = tuple(math.sqrt(math.expm1(9.95 * t**2 + 0.1 * t)) for t in (1e-5, 1.0))
+RANGES = {"edm": (0.002, 80.0), "vp": VP, "ve": (0.02, 100.0)}
+
+
+@pytest.mark.parametrize("kind", RANGES)
+def test_the_wrapper_says_the_range_of_sigma(kind, file):
+    model = load_edm(file(state_of("ddpmpp")), parametrization=kind)
+    assert model.parametrization == kind
+    assert (model.sigma_min, model.sigma_max) == pytest.approx(RANGES[kind], rel=2e-3)
+    sigmas = model.sigmas(4)
+    assert [float(sigmas[0]), float(sigmas[-2])] == pytest.approx([model.sigma_max, model.sigma_min])
+
+
+def test_sigma_data_is_that_of_the_wrapper(file):
+    """D = c_skip x + c_out F(c_in x), where F is asked the same (Karras et al. 2022, Table 1)."""
+    path, s, label = file(state_of("ddpmpp")), SIGMA.reshape(2, 1, 1, 1), ["0", "2"]
+
+    def scalings(d):
+        return d**2 / (s**2 + d**2), s * d / (s**2 + d**2).sqrt(), 1 / (s**2 + d**2).sqrt()
+
+    (skip, out, c_in), (other_skip, other_out, other_in) = scalings(0.5), scalings(1.5)
+    with torch.no_grad():
+        F = (load_edm(path)(X, SIGMA, label=label).x0 - skip * X) / out
+        x = X * c_in / other_in
+        got = load_edm(path, sigma_data=1.5)(x, SIGMA, label=label).x0
+    assert_close(got, other_skip * x + other_out * F, atol=1e-4, rtol=1e-4)
 
 
 def test_prefix_and_format_do_not_matter(file):
@@ -188,8 +218,61 @@ def test_the_unets_folder_alone_and_other_schedulers(pipeline, tmp_path):
     assert_close(model.schedule.beta[[0, -1]], torch.tensor([0.00085, 0.012], dtype=torch.float64))
 
 
+@pytest.fixture(scope="module")
+def flat(pipeline, tmp_path_factory):
+    """The same pipeline with all its files in one folder, as diffusers itself reads it."""
+    import diffusers
+
+    folder, there = pipeline[0], tmp_path_factory.mktemp("flat")
+    for path in (folder / "unet", folder / "scheduler"):
+        for file in path.iterdir():
+            shutil.copy(file, there)
+    index = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
+    (there / "model_index.json").write_text(json.dumps({"_class_name": "DDPMPipeline", **index}))
+    assert diffusers.DDPMPipeline.from_pretrained(there).scheduler.config.beta_schedule == "squaredcos_cap_v2"
+    return there
+
+
+def test_a_pipelines_layouts_are_one_model(pipeline, flat, tmp_path, capsys):
+    """In two folders or in one, by the adapter, `guided.load` and the command line."""
+    from guided.cli import main
+
+    nested = pipeline[0]
+    with torch.no_grad():
+        label, wanted = torch.tensor([0, 3]), load_diffusers(nested / "unet")(X, SIGMA, label=torch.tensor([0, 3])).x0
+        for load in (load_diffusers, guided.load):
+            for folder in (nested, flat):
+                model = load(folder)
+                assert model.schedule.name == "cosine"
+                assert torch.equal(model(X, SIGMA, label=label).x0, wanted)
+    shutil.copytree(nested, tmp_path / "both")
+    for name in ("config.json", "model_index.json"):  # a pipeline may have a config of its own
+        (tmp_path / "both" / name).write_text("{}")
+    assert guided.load(tmp_path / "both").schedule.name == "cosine"
+    (tmp_path / "scheduler_config.json").write_text('{"beta_schedule": "linear"}')
+    assert load_diffusers(flat, scheduler=tmp_path).schedule.name != "cosine"
+    out = tmp_path / "a.png"
+    words = ["--model", flat, "--label", "1", "--steps", "2", "--device", "cpu", "--out", out]
+    assert main(["sample", *map(str, words)]) == 0 and main(["replay", str(out)]) == 0
+    assert "equal, every pixel" in capsys.readouterr().out
+    assert main(["info", str(nested), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["classes"] == ["0", "1", "2", "3"] and said["file"].endswith("unet/diffusion_pytorch_model.safetensors")
+
+
+def test_other_pipelines_are_named(pipeline, flat, tmp_path):
+    shutil.copytree(pipeline[0], tmp_path / "a")
+    shutil.copytree(flat, tmp_path / "b")
+    (tmp_path / "a" / "model_index.json").write_text("{}")
+    (tmp_path / "a" / "unet" / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
+    with pytest.raises(ValueError, match="holds a UNet2DConditionModel, not a UNet2DModel"):
+        guided.load(tmp_path / "a")
+    (tmp_path / "b" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"diffusion_pytorch_model.safetensors is missing"):
+        guided.load(tmp_path / "b")
+
+
 def test_what_diffusers_folder_lacks_is_named(pipeline, tmp_path, monkeypatch):
-    import shutil
     import sys
 
     folder, _ = pipeline
@@ -229,8 +312,14 @@ def test_import_and_sample_from_the_command_line(file, pipeline, tmp_path, capsy
     def run(*words) -> int:
         return main([str(word) for word in words])
 
-    assert run("import", file(state_of("dhariwal")), "--edm", "--out", tmp_path / "edm") == 0
-    assert guided.load(tmp_path / "edm").parametrization == "edm"
+    (tmp_path / "names.txt").write_text("ant\nbee\ncow\n")
+    named = ["ve", "--class-names", tmp_path / "names.txt"]
+    for kind, words, names in (("edm", [], "012"), ("vp", ["vp"], "012"), ("ve", named, ["ant", "bee", "cow"])):
+        out = tmp_path / kind
+        assert run("import", file(state_of("dhariwal")), "--out", out, "--edm", *words) == 0
+        made = guided.load(out)
+        assert made.parametrization == kind and made.class_names == list(names)
+        assert (made.sigma_min, made.sigma_max) == pytest.approx(RANGES[kind], rel=2e-3)
     assert run("import", file(state_of("ddpmpp")), "--edm", "vp", "--out", tmp_path / "song") == 2
     assert "guided.adapters.load_edm reads it" in capsys.readouterr().err
     assert run("import", file(state_of("dhariwal")), "--edm", "--preset", "adm-64", "--out", tmp_path / "x") == 2

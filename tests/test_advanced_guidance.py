@@ -422,6 +422,33 @@ def test_every_sampler_takes_each_of_them(name, model):
         assert made.isfinite().all() and not torch.allclose(made, plain, atol=1e-3)
 
 
+# ---------------------------------------------------------------------- windows
+
+
+WAYS = {name: lambda window, name=name: method(name, SIGMAS)(D_c, D_u, 3.0, window=window) for name in METHODS} | {
+    "compose": lambda window: compose(D_u, (D_c, 3.0), (M.denoiser([0]), -1.0), window=window),
+    "particles": lambda window: guide(D_c, particles(3.0, window=window)),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_outside_its_window_guidance_is_the_conditional_denoiser(name):
+    """Kynkäänniemi et al. 2024: on in (low, high], where it is what it is without a window."""
+    window = (0.4, 2.0)
+    for s in (0.1, 0.4, 2.5):
+        exact(WAYS[name](window)(X, level(s)).x0, D_c(X, level(s)).x0)
+    for s in (0.5, 2.0):
+        inside = WAYS[name](window)(X, level(s)).x0
+        exact(inside, WAYS[name](None)(X, level(s)).x0)
+        assert (inside - D_c(X, level(s)).x0).abs().max() > 1e-3
+    if name == "particles":  # of pictures that depend on each other, and so have one level
+        return
+    sigma = torch.tensor([0.1, 0.4, 0.5, 2.0, 2.5], dtype=torch.float64)  # one level a picture
+    mixed, plain = WAYS[name](window)(X, sigma).x0, D_c(X, sigma).x0
+    exact(mixed[[0, 1, 4]], plain[[0, 1, 4]])
+    assert (mixed - plain)[2:4].abs().flatten(1).amax(1).min() > 1e-3
+
+
 # ---------------------------------------------------------------------- by name, and errors
 
 
@@ -437,6 +464,10 @@ def test_methods_by_name():
     assert set(METHODS) >= {"cfg", "apg", "cfg++", "cfg-zero"}
     bound = method(partial(cfgpp, sigmas=SIGMAS), SIGMAS[1:])  # what is bound stays
     exact(bound(D_c, D_u, 2.0)(X, level(8.0)).x0, cfgpp(D_c, D_u, 2.0, sigmas=SIGMAS)(X, level(8.0)).x0)
+    for function, eta in (("cfg++", 1.0), (partial(cfgpp, eta=0.5), 0.5)):  # the sampler's eta, where none is bound
+        D = method(function, SIGMAS, 1.0)(D_c, D_u, 2.0)
+        exact(D(X, s).x0, cfgpp(D_c, D_u, 2.0, sigmas=SIGMAS, eta=eta)(X, s).x0)
+    exact(method("cfg-zero", SIGMAS, 1.0)(D_c, D_u, 2.0)(X, s).x0, cfg_zero(D_c, D_u, 2.0, sigmas=SIGMAS)(X, s).x0)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
-from test_cli import pets, train  # noqa: F401
+from test_cli import pets, run, train  # noqa: F401
 from training_toys import QUIET, Pairs, noisy_loss, small_net
 
 import guided
@@ -72,12 +73,39 @@ def test_without_the_package(pets, tmp_path, monkeypatch, capsys):  # noqa: F811
         on_board(iter(()), tmp_path, every=0)
 
 
-def test_classifiers_write_them_too(pets, tmp_path, monkeypatch):  # noqa: F811
-    pytest.importorskip("tensorboard")
-    from classifiers import train as program
+@pytest.fixture
+def programs(pets, tmp_path, monkeypatch):  # noqa: F811
+    """The other programs that train: what runs each for a step with further words, into a folder."""
+    from classifiers import train as classifier
+    from classifiers import train_clip as clip
+    from classifiers.clip.presets import PRESETS
 
-    out = tmp_path / "clf"
-    words = [pets, "--out", out, "--size", 16, "--batch-size", 2, "--images", 2, "--device", "cpu"]
-    assert program.main([*map(str, words), "--tensorboard"]) == 0
+    rows = [f"{path.relative_to(pets)},{path.parent.name} {path.stem}" for path in sorted(pets.rglob("[01].png"))]
+    (pets / "metadata.csv").write_text("\n".join(["file,caption", *rows]))
+    (pets / "dog" / "torn.png").unlink()
+    text = {"context_length": 8, "vocab_size": 514, "width": 32, "heads": 2, "layers": 1}
+    vision = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 4, "image_size": 16}
+    described = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    tiny = replace(PRESETS["emoji64"], open_clip=described, image_size=16, merges=0, data={})
+    monkeypatch.setitem(PRESETS, "tiny", tiny)
+    monkeypatch.setattr("guided.latent.training.measure", lambda *_: (1.0, [0.0] * 4))
+    how = ["--size", 16, "--batch-size", 2, "--images", 2, "--precision", "fp32", "--device", "cpu"]
+    return {
+        "classifier": lambda out, *more: classifier.main([str(w) for w in (pets, "--out", out, *how, *more)]),
+        "clip": lambda out, *more: clip.main([str(w) for w in (pets, "--preset", "tiny", "--out", out, *how, *more)]),
+        "autoencoder": lambda out, *more: run("train-autoencoder", pets, "--out", out, *how, "--grid", 4, *more),
+    }
+
+
+@pytest.mark.parametrize("name", ["classifier", "clip", "autoencoder"])
+def test_other_programs_write_them_too(programs, tmp_path, monkeypatch, capsys, name):
+    pytest.importorskip("tensorboard")
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tensorboard", None)
+        assert programs[name](out, "--tensorboard") == 2 and not out.exists()
+        assert "pip install 'guided[tensorboard]'" in capsys.readouterr().err
+    assert programs[name](out, "--tensorboard") == 0
     ((at, loss),) = logged(out, "loss")
-    assert curves(out)["loss"] == [(at, pytest.approx(loss))]
+    made = curves(out)
+    assert made["loss"] == [(at, pytest.approx(loss))] and ("samples" in made) == (name == "autoencoder")

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from latent_toys import tiny_latent_model
 from PIL import Image
 from test_cli import FAST, as_bytes, run, tiles
 from torch.testing import assert_close
@@ -100,6 +101,49 @@ def test_a_film_of_the_run(tiny_folder, tmp_path, capsys):
         assert (a - b).abs().mean() < 6  # the last frame is the picture, in 256 colours
     assert run("sample", *line, *FAST, "--overwrite") == 0
     assert run("sample", *line[:-4], *FAST, "--film", film) == 2
+
+
+def frames(film) -> list[np.ndarray]:
+    """The grey frames of a GIF, (H, W) in 0..255."""
+    with Image.open(film) as gif:
+        shown = []
+        for k in range(gif.n_frames):
+            gif.seek(k)
+            shown.append(np.asarray(gif.convert("L")))
+    return shown
+
+
+def apart(a, b) -> float:
+    """The mean difference of two pictures."""
+    return float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).mean())
+
+
+def test_a_film_of_the_noisy_pictures(tiny_folder, tiny_model, tmp_path):
+    """They are x / sqrt(1 + sigma^2), and meet the estimates in the finished picture."""
+    line = ["--model", tiny_folder, "--label", "cat", "--n", 2, "--seed", 5, *FAST, "--steps", 6]
+    shown = {}
+    for of in ("x", "x0"):
+        film = tmp_path / f"{of}.gif"
+        assert run("sample", *line, "--out", tmp_path / f"{of}.png", "--film", film, "--film-of", of) == 0
+        shown[of] = frames(film)
+    states = list(guided.stream(tiny_model, ["cat", "cat"], steps=6, seeds=5))
+    for k, state in enumerate(states):
+        noisy = state.x / (1 + state.sigma.float() ** 2).sqrt()
+        wanted = [np.asarray(image.convert("L")) for image in guided.to_pil(noisy.clamp(-1, 1))]
+        assert apart(shown["x"][k][:, :16], wanted[0]) < 6  # in 256 colours
+    assert apart(shown["x"][0], shown["x0"][0]) > 15
+    assert apart(shown["x"][-1], shown["x0"][-1]) < 6
+
+
+@pytest.mark.parametrize("of", ["x", "x0"])
+def test_a_film_of_a_model_in_latents_shows_pictures(tmp_path, of):
+    guided.save(tiny_latent_model(), tmp_path / "model")
+    out, film = tmp_path / "a.png", tmp_path / "a.gif"
+    line = ["--model", tmp_path / "model", "--label", "cat", "--n", 2, "--seed", 5, "--out", out, *FAST]
+    assert run("sample", *line, "--film", film, "--film-of", of) == 0
+    with Image.open(out) as grid:
+        last = np.asarray(grid.convert("L"))
+    assert frames(film)[-1].shape == last.shape and apart(frames(film)[-1], last) < 6
 
 
 BAD = [

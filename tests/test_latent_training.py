@@ -296,9 +296,27 @@ def test_what_no_autoencoder_can_be_says_so(runs, folder, tmp_path, capsys):
     assert "no autoencoder's folder" in said("--init", tmp_path, "--out", tmp_path / "a")
 
 
+def test_the_optimizer_is_the_one_asked_for(folder, small_presets, tmp_path, monkeypatch):
+    """Adam's first step moves every weight by the learning rate (Kingma & Ba 2015, 2.1); Muon, the preset's, by less
+    or more. The rate is halfway down its cosine in a run of one step."""
+    monkeypatch.setattr("guided.latent.training.measure", lambda *_: (1.0, [0.0] * 4))
+    words = ("train-autoencoder", folder, "--out", tmp_path / "a", "--lr", 1e-3, "--optimizer", "adamw", "--grid", 0)
+    guided_says(*words, "--size", 16, "--images", 4, "--device", "cpu")
+    torch.manual_seed(0)
+    fresh = AUTOENCODERS["kl-f4"].autoencoder(size=16).net.state_dict()
+    made = guided.load_autoencoder(tmp_path / "a").net.state_dict()
+    moved = torch.cat([(made[key] - fresh[key]).flatten().abs() for key in made if made[key].ndim == 4])
+    assert moved.max() < 0.501e-3 and (moved > 0.499e-3).float().mean() > 0.99
+
+
 def test_training_goes_on_from_another_autoencoder_with_features_compared(runs, folder, tmp_path):
-    words = ("train-autoencoder", folder, "--init", runs / "ae", "--out", tmp_path / "b", "--grid", 0)
-    guided_says(*words, "--perceptual", "resnet18", "--size", 32, "--images", 4, "--device", "cpu")
+    """The logged loss is the sum of its logged parts, with the weights of the command."""
+    words = ("train-autoencoder", folder, "--init", runs / "ae", "--out", tmp_path / "b", "--grid", 0, "--weight", 9)
+    features = ("--perceptual", "resnet18", "--perceptual-weight", 3)
+    guided_says(*words, *features, "--size", 32, "--images", 4, "--device", "cpu")
     line = json.loads((tmp_path / "b" / "log.jsonl").read_text())
-    assert line["metrics"]["perceptual"] > 0
+    parts = line["metrics"]
+    assert parts["perceptual"] > 0.1 and parts["divergence"] > 0.001
+    wanted = parts["reconstruction"] + 9 * parts["divergence"] + 3 * parts["perceptual"]
+    assert line["loss"] == pytest.approx(wanted, rel=1e-4)
     assert guided.load_autoencoder(tmp_path / "b").net.config == guided.load_autoencoder(runs / "ae").net.config

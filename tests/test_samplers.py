@@ -346,6 +346,19 @@ def test_phi():
             assert phi(k, z) == pytest.approx(series, rel=1e-12)
 
 
+@pytest.mark.parametrize("n", [20, 250])
+def test_lms_does_not_magnify_a_networks_error(n):
+    """The step to 0 is long beside the last ones; four slopes would carry an error n^3 times as far."""
+    sigmas = torch.cat([torch.logspace(math.log10(80), math.log10(0.002), n, dtype=torch.float64), torch.zeros(1)])
+    g = torch.Generator().manual_seed(0)
+    x = 80 * torch.randn(8, 2, 1, 2, dtype=torch.float64, generator=g)
+
+    def wrong(x, sigma):
+        return Prediction(D(x, sigma).x0 + 1e-3 * torch.randn(x.shape, dtype=x.dtype, generator=g))
+
+    assert float((last(lms(wrong, x, sigmas)) - last(lms(D, x, sigmas))).abs().max()) < 0.05
+
+
 # ---------------------------------------------------------------------- Langevin
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -416,6 +417,29 @@ def test_a_scale_that_follows_the_noise_and_cfgpp_at_1(model):
     assert (sample(model, "cat", steps=6, seeds=7, guidance="cfg++") - plain).abs().max() > 1e-3  # 1 is not off there
 
 
+@pytest.mark.parametrize(
+    ("sampler", "options", "eta"),
+    [
+        ("ddim", {}, 0.0),
+        ("ddim", {"eta": 0.5}, 0.5),
+        ("euler_ancestral", {}, 1.0),
+        ("ddpm", {}, 1.0),
+        ("ddpm", {"guidance": partial(guided.cfgpp, eta=1.0)}, 1.0),
+    ],
+)
+def test_cfgpp_by_name_is_the_papers_step_with_the_samplers_noise(model, sampler, options, eta):
+    """x' = D_u + lambda (D_c - D_u) + (down/s) (x - D_u) + up z, down and up as DDIM's eta splits s'."""
+    lam, noise, sigmas = 0.7, SeededNoise([7]), model.sigmas(5)
+    x = sigmas[0].float() * noise(torch.empty(1, 3, 8, 8))
+    for s, s_next in pairwise(sigmas):
+        c, u = (model.given(label=[y])(x, s).x0 for y in (0, 3))
+        up = float(eta * s_next * (s**2 - s_next**2).sqrt() / s)
+        x = u + lam * (c - u) + float((s_next**2 - up**2).sqrt() / s) * (x - u)
+        x = x + up * noise(x) if up else x
+    how = {"guidance": "cfg++", "guidance_scale": lam, "clip": False, **options}
+    torch.testing.assert_close(sample(model, "cat", steps=5, sampler=sampler, seeds=7, **how), x, atol=1e-4, rtol=1e-4)
+
+
 def test_autoguidance_is_cfg_of_two_models(model):
     weak = make()
     with torch.no_grad():
@@ -432,16 +456,18 @@ def test_autoguidance_is_cfg_of_two_models(model):
 
 
 def test_labels_joined(model):
-    """also={...} is guided.compose; negative weights push away, and labels=None leaves the first out."""
+    """also={...} is guided.compose; negative weights push away, and labels=None leaves the first out; a window goes
+    with it."""
     given = {name: model.given(label=[index]) for index, name in enumerate(NAMES)}
     noise, sigmas = SeededNoise([7]), model.sigmas(6)
     x = sigmas[0].float() * noise(torch.empty(1, 3, 8, 8))
-    for labels, also, parts in (
-        ("cat", {"dog": 1.5, "horse": -1.0}, [("cat", 2.0), ("dog", 1.5), ("horse", -1.0)]),
-        (None, {"dog": 1.5, 2: 0.5}, [("dog", 1.5), ("horse", 0.5)]),
+    for labels, also, parts, window in (
+        ("cat", {"dog": 1.5, "horse": -1.0}, [("cat", 2.0), ("dog", 1.5), ("horse", -1.0)], None),
+        ("cat", {"dog": 1.5, "horse": -1.0}, [("cat", 2.0), ("dog", 1.5), ("horse", -1.0)], (1.0, 9.0)),
+        (None, {"dog": 1.5, 2: 0.5}, [("dog", 1.5), ("horse", 0.5)], None),
     ):
-        D = clamp(guided.compose(model.given(label=[3]), *((given[name], w) for name, w in parts)))
-        got = sample(model, labels, steps=6, seeds=7, guidance_scale=2.0, also=also)
+        D = clamp(guided.compose(model.given(label=[3]), *((given[name], w) for name, w in parts), window=window))
+        got = sample(model, labels, steps=6, seeds=7, guidance_scale=2.0, also=also, window=window)
         torch.testing.assert_close(got, last(unipc(D, x, sigmas)).clamp(-1, 1), atol=1e-5, rtol=0)
 
 

@@ -22,6 +22,7 @@ from guided.bpe import BytePairs, read_merges, words
 from guided.cli import main
 from guided.model import Model
 from guided.networks import TextConfig, UNet, UNetConfig
+from guided.noise import SeededNoise
 from guided.text import PAD, Bytes, Gpt2, OpenClip
 
 HERE = Path(__file__).parent / "golden" / "glide"
@@ -273,6 +274,22 @@ def test_a_prompt_a_picture_in_any_batches(model):
     assert_close(run("dog", seeds=[1]), whole[1:2], rtol=0, atol=1e-4)
     assert len(run("cat", n=2, seeds=0)) == 2 and len(run("cat", seeds=[3, 4])) == 2
     assert (run("cat", seeds=0) - run("cow", seeds=0)).abs().max() > 1e-3
+
+
+def test_text_is_annealed_as_it_is_encoded(model):
+    """CADS by hand: y' = sqrt(g) y + scale std(y) sqrt(1 - g) n, of each prompt's encoded text, g rising to 1."""
+    how, prompts, seeds = guided.Anneal(scale=0.5, mix=0.0), ["cat", "dog"], [4, 5]
+    y, n, noise, sigmas = model.text(prompts), guided.guidance.anneal_noise(seeds), SeededNoise(seeds), model.sigmas(8)
+    x = sigmas[0].float() * noise(torch.empty(2, 3, 8, 8))
+    shares = [float(how.share(s)) for s in sigmas[:-1]]
+    assert shares[0] == 0 and 0 < shares[1] < 1 and shares[-1] == 1
+    for s, s_next, g in zip(sigmas[:-1], sigmas[1:], shares, strict=True):
+        spread = 0.5 * y.std((1, 2), keepdim=True, correction=0) * (1 - g) ** 0.5
+        x0 = model(x, s, text=g**0.5 * y + spread * n(y) if g < 1 else y).x0
+        x = x0 + float(s_next / s) * (x - x0)
+    options = {"steps": 8, "sampler": "ddim", "seeds": seeds, "clip": False}
+    assert_close(guided.sample(model, prompt=prompts, anneal=how, **options), x, atol=1e-4, rtol=1e-4)
+    assert (guided.sample(model, prompt=prompts, **options) - x).abs().max() > 1e-2
 
 
 def test_a_label_and_a_prompt_are_dropped_together():

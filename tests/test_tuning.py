@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 
 import pytest
 import torch
+from evaluation_toys import CLIP, DIFFERENT
 from oracle import blobs
-from test_cli_evaluate import there  # noqa: F401
+from test_cli_evaluate import all_there, there  # noqa: F401
 
 import guided
 from guided import cli
@@ -103,7 +105,10 @@ def test_wrong_options(options, message):
 
 
 def run(*words: str) -> int:
-    return cli.main(["tune-guidance", *words, "--device", "cpu", "--draws", "2", "--steps", "3"])
+    usual = [
+        word for flag, value in (("--draws", "2"), ("--steps", "3")) if flag not in words for word in (flag, value)
+    ]
+    return cli.main(["tune-guidance", *words, "--device", "cpu", *usual])
 
 
 def test_the_command_tries_measures_and_goes_on(there, capsys):  # noqa: F811
@@ -127,14 +132,75 @@ def test_the_command_tries_measures_and_goes_on(there, capsys):  # noqa: F811
     assert [(f / "000000.npy").stat().st_mtime_ns for f in folders] == before
 
 
-def test_the_measure_and_the_way_of_guidance_are_used(there, capsys):  # noqa: F811
-    figures = []
-    for more in ([], ["--by", "kernel"], ["--guidance", "apg"]):
-        assert run("model", "data", "--scales", "1,3", "--cuts", "0", *more) == 0
-        figures.append(capsys.readouterr().out)
-    assert "kernel (colours), smaller is better" in figures[1]
-    assert "--guidance apg" in figures[2] or "--guidance-scale 1 " in figures[2] + " "
-    assert len(set(figures)) == 3
+def tuned(all_there, data: str, words: str) -> dict:  # noqa: F811
+    """What a command line finds; each is run once."""
+    folder, known = all_there
+    if (data, words) not in known:
+        out = folder / f"{len(known)}.json"
+        assert run("model", data, "--cuts", "0", *words.split(), "--out", str(out)) == 0
+        known[data, words] = json.loads(out.read_text())
+    return known[data, words]
+
+
+OWN = [  # of `guided tune-guidance` alone
+    ("data", "--scales 2", "--by kernel"),
+    ("data", "--scales 2", "--scales 3"),
+    ("data", "--scales 2", "--cuts 1"),
+    ("data", "--by accuracy --judge judge --scales 2,9", "--judge other"),
+    ("data", f"--by clip --clip {CLIP}:clip.safetensors", f"--clip {CLIP}:other.safetensors"),
+]
+
+
+@pytest.mark.parametrize(("data", "words", "more"), [*DIFFERENT, *OWN])
+def test_every_option_changes_the_trials(all_there, monkeypatch, data, words, more):  # noqa: F811
+    monkeypatch.chdir(all_there[0])
+    words = words.replace("--guidance-scale", "--scales")
+    words = words if "--scales" in words else f"{words} --scales 1"
+    found = [tuned(all_there, data, line)["trials"] for line in (words, f"{words} {more}")]
+    assert [t["estimate"] for t in found[0]] != [t["estimate"] for t in found[1]]
+
+
+def test_no_option_is_left_out():
+    p = argparse.ArgumentParser()
+    tune.add(p.add_subparsers())
+    actions = p._actions[-1].choices["tune-guidance"]._actions
+    flags = {a.option_strings[-1] for a in actions if a.option_strings}
+    tested = {more.split()[0] for _, _, more in [*DIFFERENT, *OWN]}
+    assert flags - {"--help", "--other", "--min-per-class", "--device", "--out"} == tested
+    assert "samples" in {a.dest for a in actions if a.metavar == "MODEL"}  # pictures are refused
+
+
+@pytest.mark.parametrize("by", ["frechet", "inception --judge judge", f"clip --clip {CLIP}:other.safetensors"])
+def test_the_search_goes_where_the_measure_is_better(all_there, monkeypatch, by):  # noqa: F811
+    """Of three scales the best is the largest or the least value, and what is tried next are its neighbours."""
+    monkeypatch.chdir(all_there[0])
+    held = tuned(all_there, "data", f"--scales 1.5,3,9 --by {by}")
+    trials, better = held["trials"], min if by == "frechet" else max
+    value = lambda trial: trial["estimate"]["value"]  # noqa: E731
+    assert max(trials[:3], key=value) != min(trials[:3], key=value)
+    scales = [trial["scale"] for trial in trials]
+    assert scales[:3] == [1.5, 3, 9] and held["found"] == better(trials, key=value)
+    place = trials.index(better(trials[:3], key=value))
+    near = [scales[i] for i in (place - 1, place + 1) if 0 <= i < 3]
+    assert scales[3:] == [round(1 + math.sqrt((scales[place] - 1) * (scale - 1)), 3) for scale in near]
+
+
+def test_the_flags_said_draw_what_was_found(all_there, monkeypatch, capsys):  # noqa: F811
+    """The last line is for `guided evaluate` and `guided sample`: with it the same pictures are measured."""
+    monkeypatch.chdir(all_there[0])
+    words = ["model", "data", "--steps", "3", "--draws", "2", "--device", "cpu"]
+    steer = ["--guidance", "apg", "--guidance-option", "norm=0.5", "--autoguide", "weak", "--anneal", "2.0"]
+    assert run(*words, "--scales", "2", "--cuts", "1", *steer, "--out", "t.json") == 0
+    flags = capsys.readouterr().out.splitlines()[-1].split()
+    assert flags[:10] == ["--guidance-scale", flags[1], *steer]
+    held = json.loads((all_there[0] / "t.json").read_text())
+    assert (
+        held["about"]["drawing"]["steering"]["autoguide"] == "weak" and "guidance_scale" not in held["about"]["drawing"]
+    )
+    assert cli.main(["evaluate", *words, "--measures", "frechet", *flags, "--out", "e.json"]) == 0
+    row = json.loads((all_there[0] / "e.json").read_text())["rows"][0]
+    assert row["of"] == "samples"
+    assert row["estimate"]["value"] == pytest.approx(held["found"]["estimate"]["value"], rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +211,8 @@ def test_the_measure_and_the_way_of_guidance_are_used(there, capsys):  # noqa: F
         (["model", "data", "--cuts", "-1"], "--cuts must be at least 0"),
         (["data", "data"], "holds pictures, not a model"),
         (["model", "data", "--by", "accuracy"], "needs a judge with classes"),
+        (["model", "data", "--by", "accuracy", "--judge", "emoji64"], "2 classes are unknown to the judge: blue, red"),
+        (["model", "data", "--scales", "1", "--autoguide", "model"], "--autoguide has nothing to do"),
         (["model", "nowhere"], "nowhere: no such file"),
         (["model", "data", "--labels", "none"], "nothing to guide to"),
     ],

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from guided.devices import check_device
 from guided.model import Model
 from guided.schedule import Schedule
-from guided.stored import load_weights, read_weights
+from guided.stored import DIFFUSERS, load_weights, network_folder, read_weights
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
@@ -60,7 +59,7 @@ def load_diffusers(
 
     Args:
         folder: with config.json and diffusion_pytorch_model.safetensors; or a pipeline's (model_index.json), of which
-            `unet` and `scheduler` are taken.
+            `unet` and `scheduler` are taken, or its own files where all lie flat in it.
         scheduler: a scheduler_config.json or its folder, which says what chain the network was trained on and what it
             estimates; by default the pipeline's.
         class_names: one a class; by default "0", "1", ...
@@ -74,10 +73,9 @@ def load_diffusers(
         ModuleNotFoundError: diffusers is not there.
     """
     folder, device = Path(folder), check_device(device)
-    if (folder / "model_index.json").exists() or (folder / "unet" / "config.json").exists():
-        scheduler, folder = scheduler or folder / "scheduler", folder / "unet"
-    elif scheduler is None:
-        scheduler = folder.parent / "scheduler"
+    folder = network_folder(folder)
+    if scheduler is None:  # all files in one folder, or a pipeline's usual two
+        scheduler = folder if (folder / "scheduler_config.json").exists() else folder.parent / "scheduler"
     config = _json(folder / "config.json")
     classes = _understood(config, folder)
     chain = _json(Path(scheduler) if Path(scheduler).suffix == ".json" else Path(scheduler) / "scheduler_config.json")
@@ -158,8 +156,8 @@ def _network(config: dict[str, Any], folder: Path) -> nn.Module:
         from diffusers import UNet2DModel
     except ModuleNotFoundError:
         raise ModuleNotFoundError("a UNet2DModel needs diffusers: pip install 'guided[diffusers]'") from None
-    if not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder / WEIGHTS} is missing")
+    if not (folder / DIFFUSERS).is_file():
+        raise FileNotFoundError(f"{folder / DIFFUSERS} is missing")
     net = UNet2DModel.from_config(config)
-    load_weights(net, read_weights(folder / WEIGHTS), str(folder))
+    load_weights(net, read_weights(folder / DIFFUSERS), str(folder))
     return net

@@ -83,12 +83,13 @@ def open_checkpoint(source: str, *, classifier: bool = False, preset: str | None
     if preset is not None:
         raise ValueError("--preset is for official .pt files")
     folder = find_classifier(source) if classifier else stored.find(source)
-    if stored.read_config(folder).get("kind") == "classifier":
+    file = stored.weights_file(folder)
+    if not stored.is_diffusers(folder) and stored.read_config(folder).get("kind") == "classifier":
         import classifiers
 
-        return Opened(source, "classifier", classifiers.load(folder), folder / "model.safetensors")
+        return Opened(source, "classifier", classifiers.load(folder), file)
     model = guided.load(folder)
-    return Opened(source, "segmenter" if model.segments else "generator", model, folder / "model.safetensors")
+    return Opened(source, "segmenter" if model.segments else "generator", model, file)
 
 
 def _official(source: str, preset: str | None) -> Opened:

@@ -25,7 +25,7 @@ SLOW_TO_LOAD = 300_000_000  # bytes that take seconds
 
 def load_models(model: str, classifier: str | None, *, device: str, dtype: str, compile: int = 0) -> tuple[Model, Any]:
     """The model and the classifier or None by their names or folders; compiled for batches of `compile`, if any."""
-    weights = stored.find(model) / "model.safetensors"
+    weights = stored.weights_file(stored.find(model))
     size = weights.stat().st_size if weights.exists() else 0  # what is missing is said by `load`
     if size > SLOW_TO_LOAD:
         print(f"loading {model}, {size / 1e9:.1f} GB", file=sys.stderr, flush=True)

@@ -7,8 +7,8 @@ import math
 import shlex
 from pathlib import Path
 
+from guided.commands import steering
 from guided.commands.places import check_folder
-from guided.commands.steering import METHODS
 
 MEASURES = (  # of `guided.evaluate`; a test compares
     "frechet", "infinity", "kernel", "precision", "recall", "density", "coverage", "memory", "inception", "accuracy",
@@ -52,9 +52,11 @@ def add(subparsers: argparse._SubParsersAction) -> None:
 
 def add_flags(p: argparse.ArgumentParser, *, tuning: bool = False) -> None:
     """The flags of real pictures, samples and measures; `tuning` leaves out those that guidance is tuned by."""
-    p.add_argument(
-        "samples", metavar="MODEL|PICTURES", help="a model's name or folder; a folder, zip or .npz of pictures"
-    )
+    what = "a model's name or folder"
+    if tuning:
+        p.add_argument("samples", metavar="MODEL", help=what)
+    else:
+        p.add_argument("samples", metavar="MODEL|PICTURES", help=f"{what}; a folder, zip or .npz of pictures")
     p.add_argument("data", metavar="DATA", help="real pictures: a folder or zip, or an .npz reference batch")
     real = p.add_argument_group("real pictures")
     real.add_argument(
@@ -86,7 +88,6 @@ def add_flags(p: argparse.ArgumentParser, *, tuning: bool = False) -> None:
         drawn.add_argument(
             "--guidance-scale", type=float, default=1.0, metavar="S", help="classifier-free; default: 1, off"
         )
-        drawn.add_argument("--guidance", choices=METHODS, default="cfg", help="how the scale is applied; default: cfg")
         drawn.add_argument("--classifier", metavar="NAME|FOLDER", help="a noise-aware classifier that guides too")
         drawn.add_argument("--classifier-scale", type=float, metavar="S", help="default: 1")
         window = {"nargs": 2, "metavar": ("LOW", "HIGH")}
@@ -95,6 +96,7 @@ def add_flags(p: argparse.ArgumentParser, *, tuning: bool = False) -> None:
     drawn.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples drawn at once; default: 16")
     if not tuning:
         drawn.add_argument("--work", metavar="FOLDER", help="where samples stay; default: runs/evaluate/MODEL-SETTINGS")
+    steering.add_flags(p)
 
     how = p.add_argument_group("measures")
     how.add_argument("--features", default="colours", help="see below; default: colours")
@@ -112,7 +114,8 @@ def add_flags(p: argparse.ArgumentParser, *, tuning: bool = False) -> None:
         "--counts", default="equal", choices=["equal", "all"],
         help="compare equal counts (default), or all there are, as published figures do",
     )  # fmt: skip
-    how.add_argument("--cas-images", type=int, default=20_000, metavar="N", help="pictures that cas trains on; 20,000")
+    if not tuning:
+        how.add_argument("--cas-images", type=int, default=20_000, metavar="N", help="pictures cas trains on; 20,000")
     how.add_argument("--draws", type=int, default=100, help="halves that an interval is made of; default: 100")
     how.add_argument("--level", type=float, default=0.95, help="of the intervals; default: 0.95")
     how.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
@@ -166,16 +169,9 @@ def command(args: argparse.Namespace) -> str:
     p = argparse.ArgumentParser()
     add_flags(p)
     words = ["guided", "evaluate", Path(args.samples).name, Path(args.data).name]
-    for name, usual in vars(p.parse_args(words[2:])).items():
-        value = getattr(args, name)
-        if value == usual or name in ("samples", "data", "out", "table", "work", "device"):
-            continue
-        flag, values = f"--{name.replace('_', '-')}", value if isinstance(value, list) else [value]
-        if name == "option":
-            words += [word for each in values for word in (flag, each)]
-        else:
-            words += [flag, *map(str, values)]
-    return shlex.join(words)
+    usual = vars(p.parse_args(words[2:]))
+    left_out = ("samples", "data", "out", "table", "work", "device")
+    return shlex.join(words + steering.given(args, {k: v for k, v in usual.items() if k not in left_out}))
 
 
 def check(args: argparse.Namespace) -> None:
@@ -192,7 +188,7 @@ def check(args: argparse.Namespace) -> None:
         ("cas_images", 1),
         ("min_per_class", 1),
     ):
-        value = getattr(args, name)
+        value = getattr(args, name, None)
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
     for name in ("guidance_scale", "classifier_scale"):
@@ -201,6 +197,7 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be a plain number, got {value}")
     if args.classifier_scale is not None and args.classifier is None:
         raise ValueError("--classifier-scale needs --classifier")
+    steering.check_flags(args)
     if not 0 < args.level < 1:
         raise ValueError(f"--level is a probability such as 0.95, got {args.level:g}")
     if args.seed < 0:

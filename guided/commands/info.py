@@ -57,7 +57,7 @@ def is_autoencoder(source: str) -> bool:
         config = json.loads((Path(source) / "config.json").read_text())
     except (OSError, ValueError):
         return False
-    return isinstance(config, dict) and (config.get("kind") == "autoencoder" or "_class_name" in config)
+    return isinstance(config, dict) and "autoencoder" in str(config.get("kind", config.get("_class_name"))).lower()
 
 
 def autoencoder_facts(source: str) -> dict[str, Any]:

@@ -8,15 +8,18 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import guided
 from guided.commands.draw import load_models
 from guided.commands.options import steps_of, typed_options
 from guided.commands.recipe import classifier_sha256
+from guided.commands.steering import FLAGS, given, steering_of
 from guided.evaluate import INCEPTION, check_needs
 from guided.evaluation import Features, Matcher, Pictures, draw, extract, open_pictures
 from guided.evaluation import features as known
@@ -57,12 +60,11 @@ class Measured:
             raise ValueError(f"{args.data} holds statistics of Inception features only: --features inception:FILE")
         if self.model is not None:
             self.labels, self.prompts = self._asked()
-            self.how = self._how()
-            self.told, self.terms = self._guide()
+            self.guide()
             first = slice(0, 1)  # says what does not fit, before there is a folder
             labels = None if self.labels is None else self.labels[first]
-            prompt = self.prompts and self.prompts[first]
-            stream(self.model, labels, n=1, prompt=prompt, seeds=[0], terms=self.terms(first), **self.how)
+            prompt, how = self.prompts and self.prompts[first], self.how | self.beside
+            stream(self.model, labels, n=1, prompt=prompt, seeds=[0], terms=self.terms(first), **how)
         for features in self.features:  # what cannot be fitted is said before anything is drawn
             if features.fit is not None:
                 real = self.train or self.reference
@@ -78,8 +80,8 @@ class Measured:
         print(f"{self.count} samples on {self.device}, in {folder}", file=sys.stderr, flush=True)
         return draw(
             self.model, folder, self.count, labels=self.labels, prompts=self.prompts, seed=args.seed,
-            batch_size=min(args.batch_size, self.count), name=self.name, terms=self.terms,
-            told=self.told, **self.how,
+            batch_size=min(args.batch_size, self.count), name=self.name, terms=self.terms, told=self.told,
+            beside=self.beside, **{k: v for k, v in self.how.items() if k not in self.beside},
         )  # fmt: skip
 
     @property
@@ -102,10 +104,11 @@ class Measured:
             self.told,
             self.asked,
             args.seed,
-            args.batch_size,
+            min(args.batch_size, self.count),
             args.dtype,
             Path(args.data).stem,
             args.split,
+            *given(args, {name: None for name in ("train_split", *READING)}),  # which and whose labels are asked for
         ]
         digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
         return WORK / f"{Path(args.samples).name}-{digest}"
@@ -126,8 +129,10 @@ class Measured:
         if self.model is not None:
             h, scale = self.how, self.told.get("classifier_scale")
             by = f", by a classifier {scale:g}" if scale is not None else ""
-            guidance = f"{h.get('guidance', 'guidance')} {h['guidance_scale']:g}{by}"
-            how = f" ({h['sampler']}, {h['steps']} steps, {guidance}, seed {self.args.seed})"
+            name = self.args.guidance
+            guidance = f"{'guidance' if name in (None, 'cfg') else name} {h['guidance_scale']:g}{by}"
+            more = given(self.args, {flag: usual for flag, usual in FLAGS.items() if flag != "guidance"})
+            how = f" ({h['sampler']}, {h['steps']} steps, {' '.join([guidance, *more])}, seed {self.args.seed})"
         real = f"{self.reference.count} reference pictures" if self.reference.count else "statistics"
         train = f", {self.train.count} training pictures" if self.train else ""
         return f"{samples.count} samples of {samples.name}{how}; {self.reference.name}: {real}{train}\n"
@@ -182,15 +187,29 @@ class Measured:
             "spacing": args.spacing,
             "guidance_scale": args.guidance_scale,
             "window": args.window,
-            **({} if args.guidance == "cfg" else {"guidance": args.guidance}),
             **typed_options(args.sampler, args.option),
         }
 
-    def _guide(self) -> tuple[dict[str, Any], Callable[[slice], list[Term]]]:
+    def guide(self) -> None:
+        """Set what guides as the arguments say now: `how` and `told` in values that JSON holds, `beside`, `terms`."""
+        args, scale = self.args, self.args.guidance_scale
+        self.how, self.beside = self._how(), {}
+        self.told, term = self._classifier()
+        terms, steering = [] if term is None else [term], steering_of(args, self.model)
+        if steering is not None:
+            self.told |= {"steering": asdict(steering), "guidance_scale": scale}
+            self.beside = steering.how(scale, self.device, args.dtype)
+            if scale == 1 and steering.guidance == "cfg" and steering.schedule is None:
+                self.beside["weak"] = None  # no guidance, of which a weaker model can be no part
+        if steering is not None and steering.diverse:
+            terms.append(lambda part: guided.particles(steering.diverse))
+        self.terms = lambda part: [term(part) for term in terms]
+
+    def _classifier(self) -> tuple[dict[str, Any], Callable[[slice], Term] | None]:
         """What the classifier that guides is, and its term for a batch."""
         args = self.args
         if args.classifier is None:
-            return {}, lambda part: []
+            return {}, None
         if self.labels is None:
             raise ValueError("--classifier has nothing to guide to without classes")
         import classifiers
@@ -198,7 +217,7 @@ class Measured:
         clf, scale = classifiers.load(args.classifier, device=self.device), args.classifier_scale
         targets, scale = by_class(self.model.class_names, self.labels, clf.class_names), 1.0 if scale is None else scale
         told = {"classifier": classifier_sha256(args.classifier), "classifier_scale": scale}
-        return told, lambda part: [clf.term(targets[part], scale, window=args.window)]
+        return told, lambda part: clf.term(targets[part], scale, window=args.window)
 
     @property
     def asked(self) -> str:

@@ -63,7 +63,7 @@ class Recipe:
     def how(self) -> dict[str, Any]:
         """The arguments of `guided.stream` that are the same for every batch."""
         names = ("steps", "sampler", "spacing", "guidance_scale", "window", "size")
-        steering = {} if self.steering is None else self.steering.how(self)
+        steering = {} if self.steering is None else self.steering.how(self.guidance_scale, self.device, self.dtype)
         return {name: getattr(self, name) for name in names} | self.options | steering
 
     def batch_of(self, index: int) -> tuple[Recipe, int]:

@@ -9,14 +9,14 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the parser of the command line imports this file: what is heavy waits
-    from guided.commands.recipe import Recipe
     from guided.model import Model
 
 METHODS = ("cfg", "cfg++", "apg", "cfg-zero", "cfg-reuse")
 SCHEDULES = ("linear", "cosine")
-FLAGS = (
-    "guidance", "guidance_option", "guidance_schedule", "autoguide", "and_", "not_", "anneal", "diverse", "recurrence",
-)  # fmt: skip
+FLAGS: dict[str, Any] = {  # and what they are where they are not given
+    "guidance": None, "guidance_option": [], "guidance_schedule": None, "autoguide": None, "and_": [], "not_": [],
+    "anneal": None, "diverse": None, "recurrence": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,20 @@ class Steering:
         annealed = self.anneal is None or isinstance(self.anneal, int | float)
         return numbers and texts and annealed and isinstance(self.guidance, str) and isinstance(self.options, dict)
 
-    def how(self, recipe: Recipe) -> dict[str, Any]:
-        """The arguments of `guided.stream` that it stands for; the terms are `term`'s."""
+    def how(self, guidance_scale: float, device: str, dtype: str) -> dict[str, Any]:
+        """The arguments of `guided.stream` that it stands for; that of `diverse` is a term."""
         import guided
 
         function: Any = self.guidance
         if self.options and self.guidance in METHODS:
             function = partial(guided.guidance.METHODS[self.guidance], **self.options)
-        scale: Any = recipe.guidance_scale
+        scale: Any = guidance_scale
         if self.schedule is not None:
             scale = getattr(guided.scales, self.schedule)(scale)
         return {
             "guidance": function,
             "guidance_scale": scale,
-            "weak": None if self.autoguide is None else load_weak(self.autoguide, recipe.device, recipe.dtype),
+            "weak": None if self.autoguide is None else load_weak(self.autoguide, device, dtype),
             "also": self.also or None,
             "anneal": None if self.anneal is None else guided.Anneal(scale=self.anneal),
             "recurrence": self.recurrence,
@@ -136,7 +136,7 @@ def steering_of(args: argparse.Namespace, model: Model) -> Steering | None:
     Raises:
         ValueError: a label or an option is not understood.
     """
-    if not any(getattr(args, name) not in (None, []) for name in FLAGS):
+    if not given(args, FLAGS):
         return None
     from guided.commands.recipe import model_sha256
 
@@ -158,6 +158,20 @@ def steering_of(args: argparse.Namespace, model: Model) -> Steering | None:
         diverse=args.diverse or 0.0,
         recurrence=args.recurrence or 1,
     )
+
+
+def given(args: argparse.Namespace, usual: dict[str, Any]) -> list[str]:
+    """The flags that are not what they usually are, as words."""
+    words = []
+    for name, value in usual.items():
+        own, flag = getattr(args, name), f"--{name.strip('_').replace('_', '-')}"
+        if own == value:
+            continue
+        if isinstance(value, list):  # repeatable
+            words += [word for each in own for word in (flag, each)]
+        else:
+            words += [flag, *map(str, own if isinstance(own, list) else [own])]
+    return words
 
 
 @lru_cache(maxsize=2)

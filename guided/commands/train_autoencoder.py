@@ -52,6 +52,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--on-corrupt", default="skip", choices=["skip", "error"])
     p.add_argument("--save-every", type=int, default=10_000, help="images between checkpoints")
     p.add_argument("--grid", type=int, default=24, help="pictures shown with what becomes of them; 0 for none")
+    p.add_argument("--tensorboard", action="store_true", help="write curves and grids to OUT/tensorboard as well")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", help="cpu, cuda, mps; the best there is by default")
     p.add_argument("--processes", type=int, help="fail unless torchrun started so many")
@@ -69,11 +70,14 @@ def run(args: argparse.Namespace) -> int:
     from guided.latent.training import measure
     from guided.stored import check_same_run
     from guided.train import train
+    from guided.training.board import check_board, on_board
     from guided.training.optimizers import OPTIMIZERS
     from guided.training.world import check_processes
 
     preset = with_flags(args)
     check_processes(args.processes)
+    if args.tensorboard:
+        check_board()
     device = check_device(args.device) if args.device else None
     torch.manual_seed(args.seed)  # of fresh weights; each step seeds itself
     images, held_out = read_images(args, preset)
@@ -101,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
         device=device,
         optimizer=OPTIMIZERS[preset.optimizer],
     )
+    if args.tensorboard:
+        steps = on_board(steps, args.out)
     for step in steps:
         if step.saved and os.environ.get("RANK", "0") == "0":
             step.ema.set_scale(*measure(step.ema, batches))

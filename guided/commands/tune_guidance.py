@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guided.commands import evaluate as evaluation
-from guided.commands.steering import METHODS
+from guided.commands import steering
 
 if TYPE_CHECKING:
     from guided.commands.measured import Measured
@@ -47,7 +47,6 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     tried.add_argument(
         "--cuts", type=int, default=4, metavar="N", help="ends of windows tried, from above and from below; default: 4"
     )
-    tried.add_argument("--guidance", choices=METHODS, default="cfg", help="how the scale is applied; default: cfg")
     evaluation.add_flags(p, tuning=True)
     p.set_defaults(run=run)
 
@@ -66,7 +65,6 @@ def run(args: argparse.Namespace) -> None:
     measured = Measured(args, args.device or best_device())
     if measured.model is None:
         raise ValueError(f"{args.samples} holds pictures, not a model: there is no guidance to tune")
-    measured.how["guidance"] = args.guidance
     trials = []
     for trial in tune_guidance(
         measuring(args, measured), measured.model.sigmas(measured.how["steps"], measured.how["spacing"]),
@@ -102,7 +100,8 @@ def measuring(args: argparse.Namespace, measured: Measured) -> Callable[[float, 
     from guided.evaluate import MEASURES, evaluate
 
     def measure(scale: float, window: tuple[float, float] | None) -> Estimate:
-        measured.how["guidance_scale"], measured.how["window"] = scale, None if window is None else list(window)
+        args.guidance_scale, args.window = scale, None if window is None else list(window)
+        measured.guide()
         found = evaluate(
             measured.samples(), measured.reference, measured.features, train=None, judge=measured.judge,
             clip=measured.clip, measures=[args.by], equal=args.counts == "equal", draws=args.draws, level=args.level,
@@ -134,10 +133,10 @@ def report(args: argparse.Namespace, trials: list[Trial], found: Trial, again: l
     rows = [f"| scale | guidance is on | {name} |", "| --- | --- | --- |"]
     rows += [f"| {t.scale:g} | {window_said(t)} | {shown(t.estimate)}{' *' if t is found else ''} |" for t in trials]
     plain, chosen = again
-    flags = f"--guidance-scale {found.scale:g}" + (f" --guidance {args.guidance}" if args.guidance != "cfg" else "")
+    flags = [f"--guidance-scale {found.scale:g}", *steering.given(args, flags_of(args, found))]
     if found.window is not None:
         low, high = found.window
-        flags += f" --window {low:.4g} {high:.4g}"
+        flags.append(f"--window {low:.4g} {high:.4g}")
     inside = sum(found.estimate.low <= t.estimate.value <= found.estimate.high for t in trials) - 1
     return "\n".join(
         [
@@ -145,16 +144,24 @@ def report(args: argparse.Namespace, trials: list[Trial], found: Trial, again: l
             "",
             f"{inside} of the {len(trials) - 1} other settings lie within the interval of the one marked *",
             f"with other seeds: {shown(chosen.estimate)}; without guidance {shown(plain.estimate)}",
-            flags,
+            " ".join(flags),
         ]
     )
+
+
+def flags_of(args: argparse.Namespace, found: Trial) -> dict[str, Any]:
+    """The flags of guidance that have something to do in the setting found."""
+    if found.scale != 1 or args.guidance == "cfg++":
+        return steering.FLAGS
+    idle = ("guidance", "guidance_option", "guidance_schedule", "autoguide")
+    return {name: usual for name, usual in steering.FLAGS.items() if name not in idle}
 
 
 def save(args: argparse.Namespace, measured: Measured, trials: list[Trial], found: Trial, again: list[Trial]) -> None:
     """The figures as JSON."""
     from dataclasses import asdict
 
-    about = {**measured.about(), "by": args.by, "features": args.features, "guidance": args.guidance}
+    about = {**measured.about(), "by": args.by, "features": args.features, "guidance": args.guidance or "cfg"}
     about["drawing"] = {k: v for k, v in about["drawing"].items() if k not in ("guidance_scale", "window")}
     held = {
         "about": about,

@@ -213,14 +213,14 @@ def _timm(name: str, weights: str | Path | None) -> torch.nn.Module:
     return net
 
 
-def by_class(names: Sequence[str], labels: Tensor, other: Sequence[str]) -> Tensor:
+def by_class(names: Sequence[str], labels: Tensor, other: Sequence[str], whose: str = "the classifier") -> Tensor:
     """Labels (N,) as numbers of another list of the same classes.
 
     Raises:
-        ValueError: a class that occurs is not in the other list.
+        ValueError: a class that occurs is not in the other list, and whose that is.
     """
     places = {name: i for i, name in enumerate(other)}
     lacking = sorted({names[i] for i in labels.unique().tolist()} - places.keys())
     if lacking:
-        raise ValueError(f"{len(lacking)} classes are unknown to the classifier: {', '.join(lacking[:5])}")
+        raise ValueError(f"{len(lacking)} classes are unknown to {whose}: {', '.join(lacking[:5])}")
     return torch.tensor([places.get(name, -1) for name in names])[labels]

@@ -113,7 +113,8 @@ def from_images(images: Images, split: str | None = None) -> Pictures:
     name = images.path.stem + (f" {split}" if split else "")
     captions = None if images.captions is None else tuple(images.captions)
     changed = max((p.stat().st_mtime_ns for p in (images.path, *images.path.glob("*/"))), default=0)
-    said = f"{images.path.resolve()} {changed} {images.size} {images.channels} {sorted(images.names)}"
+    how = f"{images.size} {images.channels} {images.background}"
+    said = f"{images.path.resolve()} {changed} {how} {sorted(images.names)}"
     key = hashlib.sha256(said.encode()).hexdigest()
     return Pictures(name, len(images), read, images.labels, tuple(images.class_names), captions, key=key)
 

@@ -35,7 +35,7 @@ def cfgpp(
     Args:
         guidance_scale: lambda of the paper, in [0, 1] there.
         sigmas: the levels the run walks, down or up.
-        eta: the sampler's.
+        eta: the sampler's; 1 for `ddpm`. `sample` and `stream` tell it, as they do sigmas.
         window: (low, high]; outside it the result is D_c's own prediction.
     """
     return cfg(D_c, D_u, cfgpp_scale(guidance_scale, sigmas, eta=eta), window=window)
@@ -72,8 +72,10 @@ METHODS: dict[str, Callable[..., Denoiser]] = {
 }
 
 
-def method(guidance: Guidance, sigmas: Tensor | None = None) -> Callable[..., Denoiser]:
+def method(guidance: Guidance, sigmas: Tensor | None = None, eta: float | None = None) -> Callable[..., Denoiser]:
     """The function of a name, or of itself; one that takes the run's sigmas and has them not gets them bound.
+
+    With them goes `eta`, the sampler's, where the function takes one and has none bound; None leaves its default.
 
     Raises:
         ValueError: the name is unknown (the nearest are suggested), or sigmas are wanted and not known here.
@@ -83,7 +85,8 @@ def method(guidance: Guidance, sigmas: Tensor | None = None) -> Callable[..., De
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise ValueError(f"unknown guidance {guidance!r}; {hint}there are {', '.join(METHODS)}")
     function = METHODS[guidance] if isinstance(guidance, str) else guidance
-    wanted = inspect.signature(function).parameters.get("sigmas")
+    takes = inspect.signature(function).parameters
+    wanted = takes.get("sigmas")
     if wanted is None or wanted.default not in (None, inspect.Parameter.empty):
         return function
     if sigmas is None:
@@ -91,4 +94,7 @@ def method(guidance: Guidance, sigmas: Tensor | None = None) -> Callable[..., De
             f"{getattr(function, '__name__', guidance)} needs the levels of the run, which are not known here: bind "
             "them, functools.partial(guided.cfgpp, sigmas=sigmas)"
         )
-    return partial(function, sigmas=sigmas)
+    told = {"sigmas": sigmas}
+    if eta is not None and "eta" in takes and "eta" not in getattr(function, "keywords", {}):
+        told["eta"] = eta
+    return partial(function, **told)

@@ -12,10 +12,18 @@ import torch
 from guided.devices import check_device
 from guided.latent.autoencoder import Autoencoder
 from guided.networks.autoencoder import AutoencoderConfig, AutoencoderNet
-from guided.stored import FORMAT, check_keys, load_weights, read_folder, read_weights, write_folder
+from guided.stored import (
+    DIFFUSERS,
+    FORMAT,
+    check_keys,
+    is_diffusers,
+    load_weights,
+    read_folder,
+    read_weights,
+    write_folder,
+)
 
 KEYS = {"format", "kind", "network", "scale", "shift", "image_size", "provenance"}
-DIFFUSERS = "diffusion_pytorch_model.safetensors"
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # of attention, before 2023
 UNDERSTOOD = {  # what other keys of diffusers' config must say, where they say anything
     "act_fn": "silu",
@@ -63,7 +71,7 @@ def load_autoencoder(source: str | Path, *, device: str | torch.device | None = 
         folder = folder / "autoencoder"
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{source}: no autoencoder's folder (config.json) there")
-    made = _diffusers(folder) if _is_diffusers(folder) else _own(folder)
+    made = _diffusers(folder) if is_diffusers(folder) else _own(folder)
     return made.eval().requires_grad_(False).to(device)
 
 
@@ -81,13 +89,6 @@ def _network(config: dict[str, Any], where: str) -> AutoencoderConfig:
     known = {field.name for field in fields(AutoencoderConfig)}
     check_keys(config, known, f"the network of {where}", required=known)
     return AutoencoderConfig(**config | {"widths": tuple(config["widths"])})
-
-
-def _is_diffusers(folder: Path) -> bool:
-    try:
-        return "_class_name" in json.loads((folder / "config.json").read_text())
-    except (ValueError, TypeError):
-        return False  # `read_folder` says what is wrong
 
 
 def _diffusers(folder: Path) -> Autoencoder:

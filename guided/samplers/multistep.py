@@ -150,7 +150,8 @@ def lms(
 ) -> Iterator[State]:
     """Linear multistep: Adams-Bashforth in sigma with uneven steps, on dx/dsigma = (x - x0) / sigma.
 
-    Slopes hold the noise of the x they were taken at: after an edit of the state the past is forgotten.
+    Slopes hold the noise of the x they were taken at: after an edit of the state the past is forgotten. A step that
+    is long beside those before it, as the one to 0 is of many, takes fewer of them, lest it magnify their errors.
 
     Args:
         D, x, sigmas, noise: see `guided.samplers`.
@@ -169,13 +170,24 @@ def lms(
     for i, (s, s_next) in enumerate(pairwise(levels)):
         x0 = D(x, level(s)).x0
         past.append((s, (x - x0) / s))
-        weights = _integrals([node for node, _ in past], s, s_next)
-        x = x + sum(w * d for w, (_, d) in zip(weights, past, strict=True))
+        weights = _steady([node for node, _ in past], s, s_next)
+        x = x + sum(w * d for w, (_, d) in zip(weights, list(past)[-len(weights) :], strict=True))
         state = State(x, x0, level(s_next), i, len(levels) - 1)
         yield state
         if state.x is not x:
             past.clear()
         x = state.x
+
+
+MAGNIFIED = 20  # the most by which a step of lms may magnify an error of its slopes; 6.7 where four steps are alike
+
+
+def _steady(nodes: list[float], a: float, b: float) -> list[float]:
+    """`_integrals` over as many of the last nodes as magnify no more than that."""
+    weights = _integrals(nodes, a, b)
+    if len(nodes) > 1 and sum(map(abs, weights)) > MAGNIFIED * abs(b - a):
+        return _steady(nodes[1:], a, b)
+    return weights
 
 
 def _integrals(nodes: list[float], a: float, b: float) -> list[float]:
