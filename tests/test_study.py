@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,6 +104,20 @@ def test_every_kind_of_guidance_draws_its_own_samples(there):
     assert same == []
     page = (there / "docs" / "study.md").read_text()
     assert all(f"| {study_page.KINDS[kind]} |" in page for kind in kinds) and " --weak weak" in page
+
+
+def test_the_command_on_the_page_has_the_judge_of_its_column(there, monkeypatch):
+    share = {"value": 0.5, "low": 0.4, "high": 0.6}
+    monkeypatch.setattr(study, "judge_of", lambda *_: SimpleNamespace(name="a judge", class_names=NAMES))
+    monkeypatch.setattr(study.Study, "judged", lambda *_: {"a judge": share})
+    study.main(words("--parts", "guidance", "--judge", "there"))
+    study.main(words("--parts", "samplers"))  # the judge is not given again
+    page = (there / "docs" / "study.md").read_text()
+    assert "found in the asked class |" in page and "| classifier-free | 3 |" in page
+    (command,) = (part for part in page.split("`") if part.startswith("python benchmarks/study.py"))
+    args = study.parser().parse_args(command.split()[2:])
+    assert (args.data, args.model, args.n, args.judge) == ("data", "model", 12, "there")
+    assert (args.features, args.classifier) == (["colours:2", "pca3+averages:4"], "none")
 
 
 def test_rows_of_another_dtype_say_so(there):

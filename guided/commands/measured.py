@@ -292,7 +292,7 @@ def features_of(text: str, device: str) -> Features:
         ]
         return make(int(rest)) if rest else make()
     if kind not in ("inception", "timm", "clip", "classifier") or not rest:
-        names = "colours, averages, lite0, inception:FILE, timm:NAME, clip:NAME, classifier:NAME, pca64+FEATURES"
+        names = "colours, averages, lite0, inception:FILE, timm:NAME, clip:NAME or clip:local-dir:FOLDER, classifier:NAME, pca64+FEATURES"
         raise ValueError(f"unknown features {text!r}; there are {names}")
     if kind == "inception":
         return inception_features(rest, device=device)
@@ -311,11 +311,12 @@ def judge_of(name: str, device: str) -> Features:
 
 
 def clip_of(text: str, device: str) -> tuple[Features, Matcher]:
-    """A CLIP as features and matcher: NAME or NAME:WEIGHTS."""
+    """A CLIP as features and matcher: NAME, NAME:WEIGHTS or local-dir:FOLDER."""
     import classifiers
     from classifiers.features import clip_features, matcher
+    from guided.towers import FOLDER
 
-    name, _, weights = text.partition(":")
+    name, _, weights = (text, "", "") if text.startswith(FOLDER) else text.partition(":")
     net = classifiers.Clip(name, pretrained=weights or None, cutouts=0, device=device).net
     said = Path(name).name + (f" {Path(weights).name}" if weights else "")
     return clip_features(net, said), matcher(net, said)

@@ -35,7 +35,7 @@ def annealed_langevin(
         D, x, sigmas, noise: see `guided.samplers`. One draw a move.
         moves: network calls a step, at least 1.
         step_size: in (0, 1]; the level it settles at is too high by the factor (1 - step_size / 2)^(-1/2). None
-            is `langevin_step_size` of the list's widest step.
+            is `langevin_step_size` of the list's widest step: a run cut into lists of two levels is then another.
 
     Raises:
         ValueError: sigmas are not strictly decreasing, or an option is out of range.

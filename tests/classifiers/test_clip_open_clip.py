@@ -16,6 +16,7 @@ import guided
 from classifiers import Clip
 from classifiers import train_clip as program
 from classifiers.clip import checkpoint
+from guided.commands.measured import features_of
 
 NAME = "tiny-for-tests"
 DESCRIBED = {
@@ -62,6 +63,8 @@ def test_a_folder_of_ones_own(weights, tmp_path):
     clip = Clip(f"local-dir:{tmp_path}")
     assert clip.net.config.mean == (0.5, 0.4, 0.3) and clip.net.image_size == 32
     torch.testing.assert_close(clip.net.text(["a cat"]), Clip(NAME, pretrained=file).net.text(["a cat"]))
+    x = torch.rand(2, 3, 32, 32) * 2 - 1
+    torch.testing.assert_close(features_of(f"clip:local-dir:{tmp_path}", "cpu").embed(x), clip.net.image(x, 0.0))
     with pytest.raises(ValueError, match=r"has its own weights: put .* into the folder"):
         Clip(f"local-dir:{tmp_path}", pretrained=file)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {**described, "depth": 3}}))
