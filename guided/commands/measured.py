@@ -292,7 +292,7 @@ def features_of(text: str, device: str) -> Features:
         ]
         return make(int(rest)) if rest else make()
     if kind not in ("inception", "timm", "clip", "classifier") or not rest:
-        names = "colours, averages, lite0, inception:FILE, timm:NAME, clip:NAME or clip:local-dir:FOLDER, classifier:NAME, pca64+FEATURES"
+        names = "colours, averages, lite0, inception:FILE, timm:NAME, clip:NAME, classifier:NAME, pca64+FEATURES"
         raise ValueError(f"unknown features {text!r}; there are {names}")
     if kind == "inception":
         return inception_features(rest, device=device)
