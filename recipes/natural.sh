@@ -9,14 +9,16 @@
 # A pack is a zip (or folder) of SPLIT/CLASS/PICTURE with the splits train and test (tinyimagenet22: train and val). Seed 0. RUNS, by
 # default runs/, receives NAME, NAME-weak (an early one of its kind, for autoguidance), NAME-classifier and NAME-judge; started again, each
 # run goes on where it was.
-# Training is 500,000 images of natural32 or natural64, 4.5 M parameters. Pictures a second, by the clock on one core: natural32 10 in fp32
-# with AVX2 alone, 70 in bf16 with AMX; its classifier 25 with AVX2, judge32 75. At 64 pixels the generator costs TIMES.
-# On a GPU not measured.
-# docs/study.md measures models after fewer images, on one core with AMX:
+# Training is 500,000 images of natural32 or natural64, 4.5 M parameters. Pictures a second on one core: with AVX2 alone, in fp32, natural32
+# 10, its classifier 25, judge32 75; with AMX, in bf16, natural32 70 and, beside other work, natural64 20. On a GPU not measured.
+# docs/study.md measures models after fewer images, from these commands with --images:
 #   cifar10-32         260,000 (weak 30,000), classifier 60,000, judge 150,000
-#   tinyimagenet22-64   75,000, classifier 40,000, judge 60,000
-#   flowers-64          45,000, classifier 25,000, judge 40,000
-# EYE
+#   tinyimagenet22-64   75,000 (no weak),     classifier 40,000, judge 60,000
+#   flowers-64          45,000 (no weak),     classifier 20,000, judge 30,000
+# They were made on one core with AMX in 57, 35 and 17 minutes (generators), with group norm and SiLU fused by a kernel from outside the library,
+# which agrees with torch's to bfloat16's rounding. By eye, at guidance 2: cars, ships and trucks of cifar10-32 are plain, and animals are shapes
+# of the right colours; of flowers-64 tulips and sunflowers in a field are, and single blossoms are blots of petals; of tinyimagenet22-64 seashores and
+# bridges over water are, butterflies are wings without a body, and the rest are colours.
 set -euo pipefail
 pack=$1
 runs=${2:-runs}
