@@ -15,8 +15,8 @@
 #   cifar10-32         260,000 (weak 30,000), classifier 60,000, judge 150,000
 #   tinyimagenet22-64   75,000 (no weak),     classifier 40,000, judge 60,000
 #   flowers-64          45,000 (no weak),     classifier 20,000, judge 30,000
-# They were made on one core with AMX in 57, 35 and 17 minutes (generators), with group norm and SiLU fused by a kernel from outside the library,
-# which agrees with torch's to bfloat16's rounding. By eye, at guidance 2: cars, ships and trucks of cifar10-32 are plain, and animals are shapes
+# They were made on one core with AMX in 60, 36 and 17 minutes (generators), with group norm and SiLU fused by a kernel from outside
+# the library, which agrees with torch's to the rounding of bfloat16. By eye, at guidance 2: cars, ships and trucks of cifar10-32 are plain, and animals are shapes
 # of the right colours; of flowers-64 tulips and sunflowers in a field are, and single blossoms are blots of petals; of tinyimagenet22-64 seashores and
 # bridges over water are, butterflies are wings without a body, and the rest are colours.
 set -euo pipefail
