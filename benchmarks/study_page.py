@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 BUDGETS = (5, 10, 20, 50, 250)
 TAUGHT, TAUGHT_IMAGES = 2000, 20_000  # pictures that a classifier is taught by, and how many it sees, by default
 DISTANCE = "Frechet distance"
+COLOURS, STYLES = 10, ("-", ":")  # lines after the tenth have its colour again, and are dotted
 ADAPTIVE = ("rk45",)  # takes as many evaluations as its tolerance asks for
 SAME = {"euler": "ddim", "euler_ancestral": "ddpm"}  # one method by two names, number for number (tests/test_study.py)
 KINDS = {
@@ -174,13 +175,14 @@ def evaluations_plot(rows: dict, features: list[str], file: Path) -> None:
         for k, sampler in enumerate(dict.fromkeys(row["sampler"] for row in found)):
             own = sorted((row for row in found if row["sampler"] == sampler), key=lambda row: row["budget"])
             axis.errorbar(
-                [row["budget"] for row in own], **bars(own, feature, DISTANCE), ls=("-", ":")[k // 10], label=sampler
+                [row["budget"] for row in own], **bars(own, feature, DISTANCE), ls=STYLES[k // COLOURS], label=sampler
             )
         axis.axhline(rows["held-out"][feature][DISTANCE]["value"], color="0.5", ls="--", label="held-out pictures")
-        axis.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="Frechet distance", title=feature)
+        axis.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="Frechet distance")
+        axis.set_title(feature, fontsize=9)
         axis.set_xticks(BUDGETS, [str(b) for b in BUDGETS])
         axis.minorticks_off()
-    axes[0, -1].legend(fontsize=8)
+    axes[0, -1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     save(plt, figure, file)
 
 
@@ -192,13 +194,14 @@ def guidance_plot(rows: dict, features: list[str], file: Path) -> None:
     plain = [row for row in found if row["kind"] == "none"]
     for i, feature in enumerate(features):
         by_scale, trade = axes[0, i], axes[1, i]
-        for kind in dict.fromkeys(row["kind"] for row in found if row["kind"] != "none"):
+        for k, kind in enumerate(dict.fromkeys(row["kind"] for row in found if row["kind"] != "none")):
             own = [row for row in found if row["kind"] == kind]
             own = sorted(own, key=lambda row: row["scale"])
-            by_scale.errorbar([row["scale"] for row in own], **bars(own, feature, DISTANCE), label=KINDS[kind])
+            style = {"ls": STYLES[k // COLOURS], "label": KINDS[kind]}
+            by_scale.errorbar([row["scale"] for row in own], **bars(own, feature, DISTANCE), **style)
             line = plain + own
             recall, precision = ([row[feature][m]["value"] for row in line] for m in ("recall", "precision"))
-            trade.plot(recall, precision, "o-", label=KINDS[kind])
+            trade.plot(recall, precision, marker="o", **style)
             for row in own:
                 at = row[feature]["recall"]["value"], row[feature]["precision"]["value"]
                 trade.annotate(f"{row['scale']:g}", at, fontsize=8, xytext=(4, 4), textcoords="offset points")
@@ -206,9 +209,10 @@ def guidance_plot(rows: dict, features: list[str], file: Path) -> None:
             if value is not None:
                 style = {"color": "0.5", "ls": "--" if name == "held-out pictures" else ":", "label": name}
                 by_scale.axhline(value[feature][DISTANCE]["value"], **style)
-        by_scale.set(xlabel="scale", ylabel="Frechet distance", title=feature)
+        by_scale.set(xlabel="scale", ylabel="Frechet distance")
+        by_scale.set_title(feature, fontsize=9)
         trade.set(xlabel="recall (diversity)", ylabel="precision (fidelity)")
-    axes[0, -1].legend(fontsize=8)
+    axes[0, -1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     save(plt, figure, file)
 
 
@@ -233,7 +237,7 @@ def save(plt, figure, file: Path) -> None:
     """A PNG, without when and by what it was made, so that equal figures give equal files."""
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
-    figure.savefig(file, dpi=90, metadata={"Software": None})
+    figure.savefig(file, dpi=90, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
 
 
