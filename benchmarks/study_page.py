@@ -83,7 +83,11 @@ def section(name: str, study: dict, images: Path) -> str:
     if any(row["part"] == "guidance" for row in rows.values()):
         low, high = about["window"]
         lines += ["### Guidance scale against fidelity and diversity", ""]
-        lines += [f"unipc, {about['guided_steps']} steps; the window is {low:g} < sigma <= {high:g}.", ""]
+        lines += [
+            f"unipc, {about['guided_steps']} steps; the window is {low:g} < sigma <= {high:g}. Composition, particles, "
+            "universal and CLIP guidance ask for something else than the class, and have no row.",
+            "",
+        ]
         lines += [image(f"study-{name}-guidance.png", "Fidelity and diversity by guidance scale")]
         for feature in features:
             lines += [f"By {feature}:", "", *guidance_table(rows, feature, about.get("judge")), ""]
