@@ -17,8 +17,8 @@
 #   flowers-64          45,000 (no weak),     classifier 20,000, judge 30,000
 # They were made on one core with AMX in 60, 36 and 17 minutes (generators), with group norm and SiLU fused by a kernel from outside
 # the library, which agrees with torch's to the rounding of bfloat16. By eye, at guidance 2: cars, ships and trucks of cifar10-32 are plain, and animals are shapes
-# of the right colours; of flowers-64 tulips and sunflowers in a field are, and single blossoms are blots of petals; of tinyimagenet22-64 seashores and
-# bridges over water are, butterflies are wings without a body, and the rest are colours.
+# of the right colours; of flowers-64 tulips and sunflowers in a field are, and single blossoms are blots of petals; of tinyimagenet22-64 seashores
+# are, and the rest are colours and textures of the class.
 set -euo pipefail
 pack=$1
 runs=${2:-runs}
