@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import study_page
 import torch
@@ -27,9 +29,9 @@ from guided.commands.measured import features_of, judge_of
 from guided.evaluate import REFERENCE, SAMPLES, compare, mixed
 from guided.evaluation import Features, Pictures, draw, estimates, extract, open_pictures, share_right
 from guided.evaluation.accuracy import classification_accuracy
+from guided.evaluation.draw import fingerprint
 from guided.evaluation.features import by_class
 from guided.folders import splits
-from guided.guidance.methods import METHODS
 from guided.presets import PRESETS
 from guided.samplers import SAMPLERS
 from guided.types import Prediction
@@ -42,25 +44,57 @@ STUDIED = (  # for what lacks here: study_page.SAME and ADAPTIVE
     "annealed_langevin",
 )  # fmt: skip
 GUIDED_STEPS = 10
-SCALES = {
-    "none": (1.0,),
-    "cfg": (1.5, 2.0, 3.0, 5.0),
-    "window": (2.0, 3.0, 5.0),
-    "classifier": (2.0, 5.0, 10.0),
-    "apg": (2.0, 3.0, 5.0),
-    "cfg-zero": (2.0, 3.0, 5.0),
-    "cfg++": (0.3, 0.6, 0.9),
-    "rescale": (2.0, 3.0, 5.0),
-    "linear": (2.0, 3.0, 5.0),
-    "cosine": (2.0, 3.0, 5.0),
-    "anneal": (2.0, 3.0, 5.0),
-    "autoguidance": (1.5, 2.0, 3.0),
-}
-NEEDS = {"classifier": "classifier", "autoguidance": "weak"}  # kinds of guidance by the flag that brings what they take
 RESCALE = 0.7  # as Lin et al. 2024 use it
 WINDOW = (0.3, 10.0)
 TAUGHT = (("none", 1.0), ("cfg", 2.0))  # samples that a classifier is taught by
 MEASURES = ("frechet", "precision", "recall", "coverage")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of guidance in the study.
+
+    Attributes:
+        scales: of the rows.
+        arguments: what a study gives `draw` for a scale.
+        plain: whether JSON holds the arguments; else kept samples are known by kind and scale.
+        needs: the flag that brings what it takes.
+    """
+
+    scales: tuple[float, ...]
+    arguments: Callable[[Study, float], dict]
+    plain: bool = True
+    needs: str | None = None
+
+
+def way(**how: Any) -> Callable[[Study, float], dict]:
+    """Classifier-free guidance, with what else `guided.sample` takes for it."""
+    return lambda study, scale: {"guidance_scale": scale, **how}
+
+
+def rising(shape: Callable) -> Callable[[Study, float], dict]:
+    """A scale that follows the noise level."""
+    return lambda study, scale: {"guidance_scale": shape(scale)}
+
+
+GUIDANCE = {
+    "none": Kind((1.0,), way()),
+    "cfg": Kind((1.5, 2.0, 3.0, 5.0), way()),
+    "window": Kind((2.0, 3.0, 5.0), way(window=WINDOW)),
+    "classifier": Kind(
+        (2.0, 5.0, 10.0), lambda study, scale: {"terms": study.classified(scale)}, plain=False, needs="classifier"
+    ),
+    "apg": Kind((2.0, 3.0, 5.0), way(guidance="apg")),
+    "cfg-zero": Kind((2.0, 3.0, 5.0), way(guidance="cfg-zero")),
+    "cfg++": Kind((0.3, 0.6, 0.9), way(guidance="cfg++")),
+    "rescale": Kind((2.0, 3.0, 5.0), way(guidance=partial(guided.cfg, rescale=RESCALE)), plain=False),
+    "linear": Kind((2.0, 3.0, 5.0), rising(guided.scales.linear), plain=False),
+    "cosine": Kind((2.0, 3.0, 5.0), rising(guided.scales.cosine), plain=False),
+    "anneal": Kind((2.0, 3.0, 5.0), way(anneal=guided.Anneal()), plain=False),
+    "autoguidance": Kind(
+        (1.5, 2.0, 3.0), lambda study, scale: {"guidance_scale": scale, "weak": study.weak}, plain=False, needs="weak"
+    ),
+}
 
 
 def steps_for(sampler: str, evaluations: int) -> int:
@@ -89,10 +123,10 @@ def steps_for(sampler: str, evaluations: int) -> int:
 def rows_of(args: argparse.Namespace) -> list[dict]:
     """What is to be measured, in the order in which the parts and the budgets are given."""
     found = {"guidance": [], "samplers": []}
-    for kind, scales in SCALES.items():
-        if kind not in NEEDS or getattr(args, NEEDS[kind]) != "none":
-            row = {"part": "guidance", "kind": kind, "steps": GUIDED_STEPS}
-            found["guidance"] += [{**row, "scale": scale} for scale in scales]
+    for name, kind in GUIDANCE.items():
+        if kind.needs is None or getattr(args, kind.needs) != "none":
+            row = {"part": "guidance", "kind": name, "steps": GUIDED_STEPS}
+            found["guidance"] += [{**row, "scale": scale} for scale in kind.scales]
     row = {"part": "accuracy", "steps": GUIDED_STEPS}
     found["accuracy"] = [{**row, "kind": "real", "scale": None}]
     found["accuracy"] += [{**row, "kind": kind, "scale": scale} for kind, scale in TAUGHT]
@@ -109,6 +143,8 @@ class Study:
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.name = args.name or Path(args.data).stem
+        self.model = guided.load(args.model, dtype=torch.float32)
+        self.weights = fingerprint(self.model)[:12]  # in float32, so that rows of both dtypes have it
         self.model = guided.load(args.model, dtype=torch.bfloat16 if args.dtype == "bf16" else None)
         self.work = Path(args.work) / self.name
         self.train, self.held_out = self._real("train"), self._real(args.split)
@@ -123,9 +159,9 @@ class Study:
         self.figures = json.loads(self.file.read_text()) if self.file.exists() else {"about": {}, "rows": {}}
         about = self._about()
         was = self.figures["about"]
-        for key in ("model", "n", "features", "data", "train"):
-            if was and was.get(key) != about[key]:
-                raise ValueError(f"{self.file} holds figures of another {key}: {was.get(key)}; give another --name")
+        for key in ("model", "weights", "n", "features", "data", "train"):
+            if was and was.get(key, about[key] if key == "weights" else None) != about[key]:
+                raise ValueError(f"{self.file} holds figures of other {key}: {was.get(key)}; give another --name")
         kept = ("dtype", "judge", "told") if was and about["judge"] is None else ("dtype",)
         self.figures["about"] = {**about, **{key: was[key] for key in kept if was.get(key)}}
 
@@ -136,7 +172,8 @@ class Study:
         words = {name: " ".join(v) if isinstance(v, list) else v for name, v in said.items() if v != usual[name]}
         return {
             "told": "".join(f" {name} {value}" for name, value in words.items()),
-            "data": Path(self.args.data).name, "model": self.args.model, "n": self.args.n, "dtype": self.args.dtype,
+            "data": Path(self.args.data).name, "model": self.args.model, "weights": self.weights,
+            "seen": self.model.provenance.get("images_seen"), "n": self.args.n, "dtype": self.args.dtype,
             "features": [f.name for f in self.features], "judge": self.judge and self.judge.name,
             "train": len(self.train), "held_out": len(self.held_out), "guided_steps": GUIDED_STEPS, "window": WINDOW,
         }  # fmt: skip
@@ -161,38 +198,30 @@ class Study:
 
     def samples(self, row: dict) -> Pictures:
         """A row's samples, drawn where they are not there yet."""
-        how, told, terms, n, labels = {"steps": row["steps"]}, {}, None, self.args.n, self.labels
-        beside: dict = {}
+        n, labels = self.args.n, self.labels
         if row["part"] == "accuracy":
             n, labels = self.taught, self._labels(self.taught)
         if row["part"] == "samplers":
-            how["sampler"] = row["sampler"]
-        elif row["kind"] == "classifier":
-            told = {"classifier": self.args.classifier, "scale": row["scale"]}
-            terms = lambda part: [self.clf.term(targets[part], row["scale"])]  # noqa: E731
-            targets = by_class(self.model.class_names, self.labels, self.clf.class_names)
-        elif row["kind"] in ("rescale", "linear", "cosine", "anneal", "autoguidance"):
-            told, beside = self.special(row["kind"], row["scale"])
+            how, beside, told = {"sampler": row["sampler"]}, {}, {}
         else:
-            how |= {"guidance_scale": row["scale"], "window": WINDOW if row["kind"] == "window" else None}
-            how |= {"guidance": row["kind"]} if row["kind"] in METHODS and row["kind"] != "cfg" else {}
+            kind = GUIDANCE[row["kind"]]
+            how, beside, told = kind.arguments(self, row["scale"]), {}, {}
+            if not kind.plain:
+                how, beside, told = {}, how, {"kind": row["kind"], "scale": row["scale"], **self._beside(kind)}
         folder = self.work / label_of(row).replace(" ", "-")
         return draw(
-            self.model, folder, n, labels=labels, batch_size=self.args.batch_size, terms=terms,
-            told=told, beside=beside, name="samples", **how,
+            self.model, folder, n, labels=labels, batch_size=self.args.batch_size, terms=beside.pop("terms", None),
+            told=told, beside=beside, name="samples", steps=row["steps"], **how,
         )  # fmt: skip
 
-    def special(self, kind: str, scale: float) -> tuple[dict, dict]:
-        """What a kind of guidance is, in values that JSON holds, and as arguments of `guided.sample`."""
-        told = {"kind": kind, "scale": scale}
-        if kind == "rescale":
-            how = {"guidance_scale": scale, "guidance": partial(guided.cfg, rescale=RESCALE)}
-            return {**told, "rescale": RESCALE}, how
-        if kind in ("linear", "cosine"):
-            return told, {"guidance_scale": getattr(guided.scales, kind)(scale)}
-        if kind == "anneal":
-            return told, {"guidance_scale": scale, "anneal": guided.Anneal()}
-        return {**told, "weak": self.args.weak}, {"guidance_scale": scale, "weak": self.weak}
+    def _beside(self, kind: Kind) -> dict:
+        """What else decides samples that are known by their kind."""
+        return {"rescale": RESCALE, **({kind.needs: getattr(self.args, kind.needs)} if kind.needs else {})}
+
+    def classified(self, scale: float) -> Callable[[slice], list]:
+        """Guidance by the classifier, for a part of the samples."""
+        targets = by_class(self.model.class_names, self.labels, self.clf.class_names)
+        return lambda part: [self.clf.term(targets[part], scale)]
 
     def measure(self, pictures: Pictures) -> dict:
         """Figures of a set of pictures against the training pictures, in every feature space; the judge's share."""

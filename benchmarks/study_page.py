@@ -57,11 +57,12 @@ def section(name: str, study: dict, images: Path) -> str:
     """One study as text; its plots are drawn."""
     about, rows = study["about"], study["rows"]
     features = about["features"]
+    seen = f" ({about['seen']:,} pictures seen, weights {about['weights']})" if about.get("seen") else ""
     lines = [
         f"## {name}",
         "",
-        f"Model `{about['model']}` in {about['dtype']}, {about['n']} samples a row, {about['train']} training and "
-        f"{about['held_out']} held-out pictures. Made by `python benchmarks/study.py {about['data']} --model "
+        f"Model `{about['model']}`{seen} in {about['dtype']}, {about['n']} samples a row, {about['train']} training "
+        f"and {about['held_out']} held-out pictures. Made by `python benchmarks/study.py {about['data']} --model "
         f"{about['model']} --n {about['n']} --dtype {about['dtype']}{about.get('told', '')}{told_of_accuracy(rows)}`.",
         "",
     ]

@@ -65,7 +65,7 @@ def test_a_study_goes_on_and_makes_its_page(there, monkeypatch):
     assert "held-out pictures" in page and "found in the asked class" not in page
     for plot in ("evaluations", "guidance"):
         assert (there / "docs" / "images" / f"study-data-{plot}.png").stat().st_size > 5000
-    with pytest.raises(ValueError, match="another n"):
+    with pytest.raises(ValueError, match="other n"):
         study.main([*words(), "--n", "13"])
 
 
@@ -76,8 +76,19 @@ def test_a_study_may_take_some_of_the_real_pictures(there):
     assert (about["train"], about["held_out"]) == (13, 13)
     said = " --real 13 --features colours:2 pca3+averages:4`"
     assert said in (there / "docs" / "study.md").read_text()
-    with pytest.raises(ValueError, match="another train"):
+    with pytest.raises(ValueError, match="other train"):
         study.main(words("--parts", "samplers"))
+
+
+def test_figures_of_other_weights_are_not_mixed_in(there):
+    only = ("--parts", "samplers", "--samplers")
+    study.main(words(*only, "unipc"))
+    study.main(words(*only, "heun", "--dtype", "bf16"))  # the same weights, rounded
+    model = guided.load("model")
+    torch.nn.init.normal_(model.net.out[-1].weight)
+    guided.save(model, "model")
+    with pytest.raises(ValueError, match="figures of other weights"):
+        study.main(words(*only, "ddim"))
 
 
 def test_steps_are_as_many_as_the_evaluations_allow():
@@ -97,8 +108,8 @@ def test_every_kind_of_guidance_draws_its_own_samples(there):
             torch.nn.init.normal_(p, std=0.1)
         guided.save(model, name)
     study.main(words("--parts", "guidance", "--weak", "weak"))
-    kinds = [kind for kind in study.SCALES if kind != "classifier"]
-    folders = [there / "runs" / "study" / "data" / f"{kind}-{study.SCALES[kind][-1]:g}" for kind in kinds]
+    kinds = [kind for kind in study.GUIDANCE if kind != "classifier"]
+    folders = [there / "runs" / "study" / "data" / f"{kind}-{study.GUIDANCE[kind].scales[-1]:g}" for kind in kinds]
     made = [torch.from_numpy(np.load(folder / "000000.npy")).float() for folder in folders]
     same = [(a, b) for i, a in enumerate(kinds) for j, b in enumerate(kinds[:i]) if torch.equal(made[i], made[j])]
     assert same == []
