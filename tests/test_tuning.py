@@ -185,6 +185,16 @@ def test_the_search_goes_where_the_measure_is_better(all_there, monkeypatch, by)
     assert scales[3:] == [round(1 + math.sqrt((scales[place] - 1) * (scale - 1)), 3) for scale in near]
 
 
+def test_what_was_found_is_held_against_no_guidance(all_there, monkeypatch):  # noqa: F811
+    """At cfg++ a scale of 1 is the most guidance, not none."""
+    monkeypatch.chdir(all_there[0])
+    plain = tuned(all_there, "data", "--scales 1")
+    held = tuned(all_there, "data", "--scales 1 --guidance cfg++")
+    assert held["found"]["estimate"] != plain["found"]["estimate"]
+    assert held["again"][0]["estimate"] == plain["again"][0]["estimate"] == plain["again"][1]["estimate"]
+    assert held["again"][1]["estimate"] != held["again"][0]["estimate"]
+
+
 def test_the_flags_said_draw_what_was_found(all_there, monkeypatch, capsys):  # noqa: F811
     """The last line is for `guided evaluate` and `guided sample`: with it the same pictures are measured."""
     monkeypatch.chdir(all_there[0])

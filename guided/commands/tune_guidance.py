@@ -22,6 +22,7 @@ BY = {  # measure -> whether large values are good
     "frechet": False, "infinity": False, "kernel": False, "precision": True, "recall": True, "density": True,
     "coverage": True, "inception": True, "accuracy": True, "clip": True,
 }  # fmt: skip
+OF_SCALE = ("guidance", "guidance_option", "guidance_schedule", "autoguide")  # flags that say how a scale is applied
 EXAMPLES = """\
 examples:
   guided tune-guidance emoji64 emoji-64.zip --n 500
@@ -74,7 +75,10 @@ def run(args: argparse.Namespace) -> None:
         print(line(trial), file=sys.stderr, flush=True)
     found = best_trial(trials, larger=BY[args.by])
     args.seed += measured.count  # seeds that no trial has seen
-    again = [Trial(s, w, measuring(args, measured)(s, w)) for s, w in ((1.0, None), (found.scale, found.window))]
+    again = [
+        Trial(1.0, None, measuring(without_guidance(args), measured)(1.0, None)),
+        Trial(found.scale, found.window, measuring(args, measured)(found.scale, found.window)),
+    ]
     print(report(args, trials, found, again))
     if args.out is not None:
         save(args, measured, trials, found, again)
@@ -101,6 +105,7 @@ def measuring(args: argparse.Namespace, measured: Measured) -> Callable[[float, 
 
     def measure(scale: float, window: tuple[float, float] | None) -> Estimate:
         args.guidance_scale, args.window = scale, None if window is None else list(window)
+        measured.args = args
         measured.guide()
         found = evaluate(
             measured.samples(), measured.reference, measured.features, train=None, judge=measured.judge,
@@ -153,8 +158,12 @@ def flags_of(args: argparse.Namespace, found: Trial) -> dict[str, Any]:
     """The flags of guidance that have something to do in the setting found."""
     if found.scale != 1 or args.guidance == "cfg++":
         return steering.FLAGS
-    idle = ("guidance", "guidance_option", "guidance_schedule", "autoguide")
-    return {name: usual for name, usual in steering.FLAGS.items() if name not in idle}
+    return {name: usual for name, usual in steering.FLAGS.items() if name not in OF_SCALE}
+
+
+def without_guidance(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with plain guidance, whose scale 1 is none; at cfg++ it would be the most."""
+    return argparse.Namespace(**{**vars(args), **{name: steering.FLAGS[name] for name in OF_SCALE}})
 
 
 def save(args: argparse.Namespace, measured: Measured, trials: list[Trial], found: Trial, again: list[Trial]) -> None:
