@@ -143,8 +143,7 @@ class Study:
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.name = args.name or Path(args.data).stem
-        self.model = guided.load(args.model, dtype=torch.float32)
-        self.weights = fingerprint(self.model)[:12]  # in float32, so that rows of both dtypes have it
+        self.weights = fingerprint(guided.load(args.model, dtype=torch.float32))[:12]  # one for rows of both dtypes
         self.model = guided.load(args.model, dtype=torch.bfloat16 if args.dtype == "bf16" else None)
         self.work = Path(args.work) / self.name
         self.train, self.held_out = self._real("train"), self._real(args.split)
@@ -160,7 +159,7 @@ class Study:
         about = self._about()
         was = self.figures["about"]
         for key in ("model", "weights", "n", "features", "data", "train"):
-            if was and was.get(key, about[key] if key == "weights" else None) != about[key]:
+            if key in was and was[key] != about[key]:  # the oldest files do not say their weights
                 raise ValueError(f"{self.file} holds figures of other {key}: {was.get(key)}; give another --name")
         kept = ("dtype", "judge", "told") if was and about["judge"] is None else ("dtype",)
         self.figures["about"] = {**about, **{key: was[key] for key in kept if was.get(key)}}
@@ -205,9 +204,8 @@ class Study:
             how, beside, told = {"sampler": row["sampler"]}, {}, {}
         else:
             kind = GUIDANCE[row["kind"]]
-            how, beside, told = kind.arguments(self, row["scale"]), {}, {}
-            if not kind.plain:
-                how, beside, told = {}, how, {"kind": row["kind"], "scale": row["scale"], **self._beside(kind)}
+            arguments, known = kind.arguments(self, row["scale"]), {"kind": row["kind"], "scale": row["scale"]}
+            how, beside, told = (arguments, {}, {}) if kind.plain else ({}, arguments, {**known, **self._beside(kind)})
         folder = self.work / label_of(row).replace(" ", "-")
         return draw(
             self.model, folder, n, labels=labels, batch_size=self.args.batch_size, terms=beside.pop("terms", None),

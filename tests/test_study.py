@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from evaluation_toys import save_classifier
 
 import guided
 from guided.networks import UNet, UNetConfig
@@ -107,8 +108,9 @@ def test_every_kind_of_guidance_draws_its_own_samples(there):
         for p in model.net.parameters():
             torch.nn.init.normal_(p, std=0.1)
         guided.save(model, name)
-    study.main(words("--parts", "guidance", "--weak", "weak"))
-    kinds = [kind for kind in study.GUIDANCE if kind != "classifier"]
+    save_classifier("guide", NAMES)
+    study.main(words("--parts", "guidance", "--weak", "weak", "--classifier", "guide"))
+    kinds = list(study.GUIDANCE)
     folders = [there / "runs" / "study" / "data" / f"{kind}-{study.GUIDANCE[kind].scales[-1]:g}" for kind in kinds]
     made = [torch.from_numpy(np.load(folder / "000000.npy")).float() for folder in folders]
     same = [(a, b) for i, a in enumerate(kinds) for j, b in enumerate(kinds[:i]) if torch.equal(made[i], made[j])]
