@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -202,9 +202,12 @@ class Batches:
             enlarged to the whole (bicubic); the fractions with which official classifiers are trained; "move":
             turned, moved, sized, lit otherwise; or "told": mirrored and turned in hue, with the numbers that say how
             under "augment", for a network that takes them (see `guided.augment`).
+        repeat: {class name: times}: each of its pictures comes so many times an epoch, the others once. A class
+            hard to learn gets a larger share of the training; what is drawn without a class then has that share too.
 
     Raises:
-        ValueError: batch_size not positive, seed negative, augment unknown.
+        ValueError: batch_size not positive, seed negative, augment unknown, repeat names no class of the pictures or
+            no positive whole number of times.
     """
 
     def __init__(
@@ -215,6 +218,7 @@ class Batches:
         seed: int = 0,
         flip: bool = False,
         augment: str | None = None,
+        repeat: Mapping[str, int] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -226,6 +230,8 @@ class Batches:
             raise ValueError('augment="told" mirrors by itself (leave flip out) and needs pictures of 3 channels')
         self.images, self.batch_size = images, batch_size
         self.seed, self.flip, self.augment = seed, flip, augment
+        self.repeat = dict(repeat or {})
+        self._epoch = _repeated(images, self.repeat)
         self._permutation = lru_cache(maxsize=4)(self._draw_permutation)
 
     def batch(self, index: int, rank: int = 0, world: int = 1) -> dict:
@@ -288,15 +294,28 @@ class Batches:
         return said
 
     def _pick(self, place: int) -> int:
-        epoch, offset = divmod(place, len(self.images))
-        return int(self._permutation(epoch)[offset])
+        epoch, offset = divmod(place, len(self._epoch))
+        return int(self._epoch[self._permutation(epoch)[offset]])
 
     def _draw_permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.images))
+        return np.random.default_rng([self.seed, 0, epoch]).permutation(len(self._epoch))
 
     def _draws(self, place: int) -> np.ndarray:
         """Ten numbers in [0, 1): mirror; side, left, top of the part; red, green, blue; angle, light, contrast."""
         return np.random.default_rng([self.seed, 1, place]).random(10)
+
+
+def _repeated(images: Images, repeat: Mapping[str, int]) -> np.ndarray:
+    """The pictures of an epoch, by number, before they are shuffled."""
+    times = np.ones(len(images), int)
+    for name, count in repeat.items():
+        if name not in images.class_names:
+            known = ", ".join(images.class_names) or "no classes"
+            raise ValueError(f"repeat names the class {name!r}; the pictures have {known}")
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"a class is repeated a positive whole number of times, got {count!r} for {name!r}")
+        times[images.labels.numpy() == images.class_names.index(name)] = count
+    return np.repeat(np.arange(len(images)), times)
 
 
 def _class_names(rows: list[Row], class_names: Sequence[str] | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import shlex
 
@@ -18,6 +19,7 @@ from guided.commands import draw, sample
 from guided.commands.labels import shares, spread, to_tensor
 from guided.commands.options import typed_options
 from guided.images import GAP, read_metadata, to_pil
+from guided.levels import LogNormal
 
 FAST = ["--steps", "3", "--device", "cpu"]
 
@@ -487,12 +489,35 @@ def train(pets, out, *more) -> int:
         (["--lr", "nan"], "--lr must be positive, got nan"),
         (["--label-dropout", 3], "--label-dropout must be in [0, 1), got 3.0"),
         (["--grid", -1], "--grid must not be negative"),
+        (["--levels", 0, 0], "--levels takes a mean and a positive standard deviation, got 0.0 and 0.0"),
+        (["--levels", "nan", 1], "--levels takes a mean and a positive standard deviation, got nan and 1.0"),
+        (["--repeat", "cat"], "--repeat takes CLASS=TIMES with a positive whole number, as dog=3, got 'cat'"),
+        (["--repeat", "cat=0"], "--repeat takes CLASS=TIMES with a positive whole number, as dog=3, got 'cat=0'"),
     ],
 )
 def test_train_refuses_flags_before_it_reads_a_picture(pets, tmp_path, capsys, words, said):
     assert train(pets, tmp_path / "run", *words) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_train_by_levels_and_with_repeated_classes(pets, tmp_path, monkeypatch, capsys):
+    given = []
+
+    def no_steps(model, batches, loss, **options):
+        given.append((batches, loss))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(importlib.import_module("guided.train"), "train", no_steps)
+    assert train(pets, tmp_path / "run", "--levels", -0.5, 1.1, "--repeat", "cat=3", "dog=2") == 2
+    assert "enough" in capsys.readouterr().err
+    ((batches, loss),) = given
+    assert loss.levels == LogNormal(-0.5, 1.1) and batches.repeat == {"cat": 3, "dog": 2}
+    assert train(pets, tmp_path / "run", "--repeat", "bird=3") == 2
+    assert "repeat names the class 'bird'; the pictures have cat, dog" in capsys.readouterr().err
+    assert train(pets, tmp_path / "run", "--preset", "hybrid64", "--levels", 0, 1) == 2
+    assert "--levels is for log-normal noise levels; this model trains on Uniform" in capsys.readouterr().err
+    assert len(given) == 1
 
 
 def test_train_goes_on_with_its_own_run_only(pets, tmp_path, capsys):

@@ -280,6 +280,22 @@ def test_every_picture_once_an_epoch(tmp_path):
     assert sorted(numbers(Batches(batches.images, 25).batch(0))[:20]) == sorted([*range(10)] * 2)
 
 
+def test_repeated_classes(tmp_path):
+    for i in range(10):
+        write_picture(tmp_path / ("tool=s" if i < 3 else "rest") / f"{i}.png", (i, 0, 0))
+    batches = Batches(Images(tmp_path, 4), 8, seed=2, repeat={"tool=s": 4, "rest": 2})
+    once = [*range(3)] * 4 + [*range(3, 10)] * 2  # 26 pictures an epoch, and no gap between epochs
+    rows = [batches.batch(i) for i in range(13)]
+    seen = [n for row in rows for n in numbers(row)]
+    epochs = [seen[i : i + 26] for i in range(0, 104, 26)]
+    assert all(sorted(epoch) == sorted(once) for epoch in epochs) and len({tuple(epoch) for epoch in epochs}) == 4
+    assert [batches.images.class_names[k] == "tool=s" for row in rows for k in row["label"]] == [n < 3 for n in seen]
+    parts = [Batches(batches.images, 4, seed=2, repeat=batches.repeat).batch(5, rank, 2) for rank in range(2)]
+    assert [n for part in parts for n in numbers(part)] == numbers(rows[5])
+    plain = Batches(batches.images, 8, seed=2)
+    assert numbers(Batches(batches.images, 8, seed=2, repeat={"rest": 1}).batch(0)) == numbers(plain.batch(0))
+
+
 def test_a_batch_depends_on_its_index_alone():
     images = Images(EMOJI, 16, **RULE)
     options = {"seed": 5, "flip": True, "augment": "crop"}
@@ -413,9 +429,13 @@ def test_batches_that_are_none(tmp_path):
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"seed": -1}, "seed must not be negative"),
         ({"augment": "zoom"}, 'augment must be None, "crop", "move" or "told"'),
+        ({"repeat": {"dog": 2}}, "repeat names the class 'dog'; the pictures have no classes"),
     ):
         with pytest.raises(ValueError, match=message):
             Batches(images, **{"batch_size": 2, **options})
+    for times in (0, 1.5, True):
+        with pytest.raises(ValueError, match=f"a positive whole number of times, got {times} for 'heart'"):
+            Batches(Images(EMOJI, 8, **RULE), 2, repeat={"heart": times})
     with pytest.raises(ValueError, match="rank < world, got index=0, rank=2, world=2"):
         Batches(images, 2).batch(0, 2, 2)
 

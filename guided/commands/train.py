@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -40,6 +41,10 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--warmup", type=int, help="images over which the learning rate rises")
     p.add_argument("--dropout", type=float, help="of the network's residual blocks")
     p.add_argument("--label-dropout", type=float, help="share of labels replaced by the null class")
+    p.add_argument(
+        "--levels", nargs=2, type=float, metavar=("MEAN", "STD"),
+        help="of the logarithm of the noise levels trained on, for continuous presets",
+    )  # fmt: skip
     p.add_argument("--precision", choices=["fp32", "bf16", "fp16"])
     p.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, default=None,
@@ -48,6 +53,10 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--label", help="label column of metadata.csv")
     p.add_argument("--other", help="column that names what small classes are gathered under")
     p.add_argument("--min-per-class", type=int, help="smaller classes are gathered")
+    p.add_argument(
+        "--repeat", nargs="+", metavar="CLASS=TIMES",
+        help="classes whose pictures come so many times an epoch, since they are hard to learn",
+    )  # fmt: skip
     p.add_argument("--background", help="colour under transparent pixels")
     p.add_argument("--caption", metavar="COLUMN", help="text presets: caption column of metadata.csv; default: caption")
     p.add_argument("--text-dropout", type=float, help="text presets: share of captions replaced by the empty one")
@@ -86,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     from guided.checkpoint import model_config, save
     from guided.commands.train_pictures import generator
     from guided.devices import check_device
+    from guided.levels import LogNormal
     from guided.presets import PRESETS
     from guided.stored import check_same_run
     from guided.train import train
@@ -102,13 +112,16 @@ def run(args: argparse.Namespace) -> int:
     torch.manual_seed(args.seed)  # of fresh weights; each step seeds itself
     job = segmenter(args, preset) if preset.segment else Job(*generator(args, preset))
     model = job.model
+    loss = preset.loss(model)
+    if args.levels is not None and not isinstance(loss.levels, LogNormal):
+        raise ValueError(f"--levels is for log-normal noise levels; this model trains on {type(loss.levels).__name__}")
     check_same_run(args.out, model_config(model))
     parameters = sum(p.numel() for p in model.net.parameters())
     print(f"{job.counts}, {parameters / 1e6:.1f} M parameters", file=sys.stderr)
     steps = train(
         model,
         job.batches,
-        preset.loss(model),
+        loss,
         images=preset.images,
         out=args.out,
         lr=preset.lr,
@@ -175,6 +188,8 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         ValueError: naming the flag.
     """
+    from guided.commands.train_pictures import repeated
+
     for name in ("size", "images", "batch_size", "accumulate", "save_every", "lr", "channels", "posthoc_every"):
         value = getattr(args, name)
         if value is not None and not value > 0:
@@ -187,6 +202,10 @@ def check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be in [0, 1), got {value}")
+    if args.levels is not None and not (all(map(math.isfinite, args.levels)) and args.levels[1] > 0):
+        mean, std = args.levels
+        raise ValueError(f"--levels takes a mean and a positive standard deviation, got {mean} and {std}")
+    repeated(args.repeat)
     check_folder(Path(args.out), "--out")
     if args.tensorboard:
         from guided.training.board import check_board
@@ -211,6 +230,8 @@ def with_flags(preset: Preset, args: argparse.Namespace) -> Preset:
     """The preset with what the command line says otherwise."""
     names = ("images", "batch_size", "lr", "optimizer", "warmup", "label_dropout", "text_dropout", "precision", "flip")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.levels is not None:
+        changes["levels"] = tuple(args.levels)
     if args.code is not None:
         changes["segment"] = args.code
     if args.dropout is not None:

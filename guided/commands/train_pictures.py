@@ -42,7 +42,14 @@ def generator(args: argparse.Namespace, preset: Preset) -> tuple[Model, Any, str
     model = starting_model(args, preset, images, tower, autoencoder)
     if takes_text:
         model.text(images.captions[0])  # says now, not in the first step, what it lacks to read with
-    plain = Batches(images, preset.batch_size, seed=args.seed, flip=preset.flip, augment=augmentation(preset, model))
+    plain = Batches(
+        images,
+        preset.batch_size,
+        seed=args.seed,
+        flip=preset.flip,
+        augment=augmentation(preset, model),
+        repeat=repeated(args.repeat),
+    )
     batches = plain
     if model.autoencoder is not None:
         batches = LatentBatches(plain, model.autoencoder, file=Path(args.out) / "latents.safetensors")
@@ -85,6 +92,21 @@ def read_images(args: argparse.Namespace, preset: Preset) -> Images:
 def augmentation(preset: Preset, model: Model) -> str | None:
     """The preset's augmentation, where the network can be told of it: else it would show in the samples."""
     return "told" if preset.told and "augment" in model.conditions else None
+
+
+def repeated(words: list[str] | None) -> dict[str, int]:
+    """{class: times} of the flag's CLASS=TIMES.
+
+    Raises:
+        ValueError: a word is not like that.
+    """
+    repeat = {}
+    for word in words or []:
+        name, _, times = word.rpartition("=")
+        if not name or not times.isdecimal() or int(times) < 1:
+            raise ValueError(f"--repeat takes CLASS=TIMES with a positive whole number, as dog=3, got {word!r}")
+        repeat[name] = int(times)
+    return repeat
 
 
 def text_tower(name: str | None) -> OpenClip | None:

@@ -25,7 +25,7 @@ AT_THE_END = {"pictures": 64, "samples": 8, "steps": 5}  # what the stored thres
 
 def read_pairs(args: argparse.Namespace, preset: Preset) -> tuple[Pairs, Pairs]:
     """The pairs to train on and those to validate on: "val" where the data has it, else a tenth of "train"."""
-    for name in ("label", "other", "min_per_class", "background", "caption", "text_dropout", "text_tower"):
+    for name in ("label", "other", "min_per_class", "background", "caption", "text_dropout", "text_tower", "repeat"):
         if getattr(args, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} is for presets that train on class folders or captions")
     names = [name.strip() for name in args.classes.split(",")] if args.classes else None
