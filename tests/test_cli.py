@@ -489,6 +489,7 @@ def train(pets, out, *more) -> int:
         (["--lr", "nan"], "--lr must be positive, got nan"),
         (["--label-dropout", 3], "--label-dropout must be in [0, 1), got 3.0"),
         (["--grid", -1], "--grid must not be negative"),
+        (["--ema", 1], "--ema must be in [0, 1), got 1.0"),
         (["--levels", 0, 0], "--levels takes a mean and a positive standard deviation, got 0.0 and 0.0"),
         (["--levels", "nan", 1], "--levels takes a mean and a positive standard deviation, got nan and 1.0"),
         (["--repeat", "cat"], "--repeat takes CLASS=TIMES with a positive whole number, as dog=3, got 'cat'"),
@@ -505,14 +506,14 @@ def test_train_by_levels_and_with_repeated_classes(pets, tmp_path, monkeypatch, 
     given = []
 
     def no_steps(model, batches, loss, **options):
-        given.append((batches, loss))
+        given.append((batches, loss, options["ema"]))
         raise ValueError("enough")
 
     monkeypatch.setattr(importlib.import_module("guided.train"), "train", no_steps)
-    assert train(pets, tmp_path / "run", "--levels", -0.5, 1.1, "--repeat", "cat=3", "dog=2") == 2
+    assert train(pets, tmp_path / "run", "--levels", -0.5, 1.1, "--repeat", "cat=3", "dog=2", "--ema", 0.9) == 2
     assert "enough" in capsys.readouterr().err
-    ((batches, loss),) = given
-    assert loss.levels == LogNormal(-0.5, 1.1) and batches.repeat == {"cat": 3, "dog": 2}
+    ((batches, loss, ema),) = given
+    assert ema == 0.9 and loss.levels == LogNormal(-0.5, 1.1) and batches.repeat == {"cat": 3, "dog": 2}
     assert train(pets, tmp_path / "run", "--repeat", "bird=3") == 2
     assert "repeat names the class 'bird'; the pictures have cat, dog" in capsys.readouterr().err
     assert train(pets, tmp_path / "run", "--preset", "hybrid64", "--levels", 0, 1) == 2

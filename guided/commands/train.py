@@ -39,6 +39,7 @@ def add(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("--lr", type=float)
     p.add_argument("--optimizer", choices=["adamw", "muon"])
     p.add_argument("--warmup", type=int, help="images over which the learning rate rises")
+    p.add_argument("--ema", type=float, metavar="DECAY", help="share of the weights' average kept a step")
     p.add_argument("--dropout", type=float, help="of the network's residual blocks")
     p.add_argument("--label-dropout", type=float, help="share of labels replaced by the null class")
     p.add_argument(
@@ -198,7 +199,7 @@ def check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 0:
             raise ValueError(f"--{name} must not be negative, got {value}")
-    for name in ("dropout", "label_dropout", "text_dropout"):
+    for name in ("dropout", "label_dropout", "text_dropout", "ema"):
         value = getattr(args, name)
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be in [0, 1), got {value}")
@@ -228,7 +229,18 @@ def posthoc(args: argparse.Namespace) -> Posthoc | None:
 
 def with_flags(preset: Preset, args: argparse.Namespace) -> Preset:
     """The preset with what the command line says otherwise."""
-    names = ("images", "batch_size", "lr", "optimizer", "warmup", "label_dropout", "text_dropout", "precision", "flip")
+    names = (
+        "images",
+        "batch_size",
+        "lr",
+        "optimizer",
+        "warmup",
+        "ema",
+        "label_dropout",
+        "text_dropout",
+        "precision",
+        "flip",
+    )
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.levels is not None:
         changes["levels"] = tuple(args.levels)
