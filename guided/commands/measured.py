@@ -60,7 +60,7 @@ class Measured:
             raise ValueError(f"{args.data} holds statistics of Inception features only: --features inception:FILE")
         if self.model is not None:
             self.labels, self.prompts = self._asked()
-            self.guide()
+            self.guide(args)
             first = slice(0, 1)  # says what does not fit, before there is a folder
             labels = None if self.labels is None else self.labels[first]
             prompt, how = self.prompts and self.prompts[first], self.how | self.beside
@@ -190,9 +190,9 @@ class Measured:
             **typed_options(args.sampler, args.option),
         }
 
-    def guide(self) -> None:
-        """Set what guides as the arguments say now: `how` and `told` in values that JSON holds, `beside`, `terms`."""
-        args, scale = self.args, self.args.guidance_scale
+    def guide(self, args: argparse.Namespace) -> None:
+        """Draw as these arguments say: set `how` and `told`, in values that JSON holds, `beside` and `terms`."""
+        self.args, scale = args, args.guidance_scale
         self.how, self.beside = self._how(), {}
         self.told, term = self._classifier()
         terms, steering = [] if term is None else [term], steering_of(args, self.model)

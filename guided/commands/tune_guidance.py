@@ -104,9 +104,8 @@ def measuring(args: argparse.Namespace, measured: Measured) -> Callable[[float, 
     from guided.evaluate import MEASURES, evaluate
 
     def measure(scale: float, window: tuple[float, float] | None) -> Estimate:
-        args.guidance_scale, args.window = scale, None if window is None else list(window)
-        measured.args = args
-        measured.guide()
+        setting = {"guidance_scale": scale, "window": None if window is None else list(window)}
+        measured.guide(argparse.Namespace(**{**vars(args), **setting}))
         found = evaluate(
             measured.samples(), measured.reference, measured.features, train=None, judge=measured.judge,
             clip=measured.clip, measures=[args.by], equal=args.counts == "equal", draws=args.draws, level=args.level,
