@@ -494,6 +494,7 @@ def train(pets, out, *more) -> int:
         (["--levels", "nan", 1], "--levels takes a mean and a positive standard deviation, got nan and 1.0"),
         (["--repeat", "cat"], "--repeat takes CLASS=TIMES with a positive whole number, as dog=3, got 'cat'"),
         (["--repeat", "cat=0"], "--repeat takes CLASS=TIMES with a positive whole number, as dog=3, got 'cat=0'"),
+        (["--repeat", "cat=2", "cat=3"], "--repeat names 'cat' twice"),
     ],
 )
 def test_train_refuses_flags_before_it_reads_a_picture(pets, tmp_path, capsys, words, said):

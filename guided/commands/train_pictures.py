@@ -98,13 +98,15 @@ def repeated(words: list[str] | None) -> dict[str, int]:
     """{class: times} of the flag's CLASS=TIMES.
 
     Raises:
-        ValueError: a word is not like that.
+        ValueError: a word is not like that, or names a class again.
     """
     repeat = {}
     for word in words or []:
         name, _, times = word.rpartition("=")
         if not name or not times.isdecimal() or int(times) < 1:
             raise ValueError(f"--repeat takes CLASS=TIMES with a positive whole number, as dog=3, got {word!r}")
+        if name in repeat:
+            raise ValueError(f"--repeat names {name!r} twice")
         repeat[name] = int(times)
     return repeat
 
